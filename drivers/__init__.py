@@ -1,0 +1,1 @@
+"""The device side: profiles, links and decoding; never imports gateway."""

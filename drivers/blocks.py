@@ -1,0 +1,30 @@
+"""One Modbus read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+MAX_REGISTERS: Final = 125  # Modbus application protocol V1.1b3, functions 3 and 4: quantity 1 to 125
+MAX_BITS: Final = 2000  # functions 1 and 2: quantity 1 to 2000
+BITS_PER_BYTE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A contiguous read: function code, start address, quantity.
+
+    item_bytes  bytes that one address answers with: 2, or 4 for Enron items; 0 for bits
+    """
+
+    function: int
+    start: int
+    count: int
+    item_bytes: int = 2
+
+    @property
+    def n_bytes(self) -> int:
+        """Payload bytes that the only right answer has."""
+        if self.item_bytes == 0:
+            return (self.count + BITS_PER_BYTE - 1) // BITS_PER_BYTE
+        return self.count * self.item_bytes

@@ -1,0 +1,37 @@
+"""The one way in which a kernel is compiled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def cache_dir() -> Path:
+    """Return the folder of compiled kernels: $CACHE_DIRECTORY, $XDG_CACHE_HOME/corridor or ~/.cache/corridor."""
+    if own := os.environ.get("CACHE_DIRECTORY"):
+        return Path(own)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "corridor"
+    return Path.home() / ".cache" / "corridor"
+
+
+# numba reads this once, when it is imported
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
+
+import numba  # noqa: E402
+
+
+def kernel(signature: str, *, nogil: bool = False) -> Callable[[F], F]:
+    """Compile a function ahead of its first call, for exactly these types, and keep the machine code on disk.
+
+    The explicit signature makes a wrong dtype or a strided slice a TypeError instead of a recompile in the middle of a
+    poll. No fastmath: it makes `isnan` false. error_model numpy: a division by zero gives inf, as in an array.
+    """
+    return cast(
+        "Callable[[F], F]",
+        numba.njit(signature, cache=True, error_model="numpy", fastmath=False, nogil=nogil),
+    )

@@ -1,0 +1,107 @@
+"""A value as a meter profile describes it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Function = Literal["coil", "discrete", "input", "holding"]
+Order = Literal["big", "little"]
+Kind = Literal["gauge", "counter", "state"]
+
+READ_CODES: Final[dict[str, int]] = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
+
+# type name -> registers; strings are string<N bytes>
+REGISTERS: Final[dict[str, int]] = {
+    "bool": 1,
+    "int8_low": 1,
+    "int8_high": 1,
+    "uint8_low": 1,
+    "uint8_high": 1,
+    "int16": 1,
+    "uint16": 1,
+    "bitfield16": 1,
+    "float16": 1,
+    "int32": 2,
+    "uint32": 2,
+    "bitfield32": 2,
+    "float32": 2,
+    "int64": 4,
+    "uint64": 4,
+    "float64": 4,
+}
+_STRING: Final = re.compile(r"string([1-9][0-9]{0,2})")
+MAX_STRING_BYTES: Final = 250  # 125 registers, one read
+
+
+def registers_of(type_name: str) -> int:
+    """Return how many 16-bit registers a value of this type takes; KeyError if there is no such type."""
+    if match := _STRING.fullmatch(type_name):
+        n_bytes = int(match.group(1))
+        if n_bytes > MAX_STRING_BYTES:
+            raise KeyError(type_name)
+        return (n_bytes + 1) // 2
+    return REGISTERS[type_name]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a meter model: where it stands on the wire and what it means.
+
+    address    as on the wire, counted from 0; a bit for coil and discrete, else a register
+    scale, offset  value = raw * scale + offset, in `unit`
+    sentinels  raw values that mean "not available"; for signed types the unsigned pattern also counts
+    range      plausible values, in `unit`; outside it the quality is uncertain
+    width, max_rate  of a counter: bits until it wraps, units per second
+    """
+
+    name: str
+    function: Function
+    address: int
+    type: str
+    word_order: Order = "big"
+    byte_order: Order = "big"
+    bit: int | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str = ""
+    kind: Kind = "gauge"
+    sentinels: tuple[int, ...] = ()
+    range: tuple[float, float] | None = None
+    width: int | None = None
+    max_rate: float | None = None
+    period_s: float | None = None
+    description: str = ""
+
+    @property
+    def n_registers(self) -> int:
+        """Registers (or, for coil and discrete, bits) that one read of this point spans."""
+        return registers_of(self.type)
+
+    @property
+    def is_bit(self) -> bool:
+        """Whether the point lives in the coil or discrete table."""
+        return self.function in ("coil", "discrete")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the point is a string: identity, read at start, never a row of a Frame."""
+        return self.type.startswith("string")
+
+    @property
+    def read_code(self) -> int:
+        """The Modbus function code that reads it."""
+        return READ_CODES[self.function]
+
+
+MAX_DECIMALS: Final = 15  # digits that a float64 always keeps
+
+
+def decimals_of(scale: float) -> int | None:
+    """Return k when scale is exactly 10**-k (0 <= k <= 15), else None."""
+    if not 0 < scale <= 1:
+        return None
+    k = round(-math.log10(scale))
+    return k if k <= MAX_DECIMALS and float(f"1e-{k}") == scale else None

@@ -1,0 +1,1 @@
+"""The stores that keep samples: ingest writes them, the console reads them."""

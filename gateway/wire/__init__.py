@@ -1,0 +1,1 @@
+"""What crosses MQTT, for every process: topics, payloads and the client."""

@@ -1,0 +1,92 @@
+"""Event, alarm and status messages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+EventKind = Literal["quality", "anomaly", "alarm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that changed, published once on <device>/event.
+
+    time     Unix ns of the frame in which it was seen
+    boot, seq  that frame
+    quality  OPC UA status code
+    value    the tag's value then, None while the quality is bad
+    raw      the registers as hexadecimal text, for a value that could not be used
+    score    0 to 1, of an anomaly
+    reason   what spoke: a detector term, an alarm transition, a quality name
+    """
+
+    time: int
+    boot: int
+    seq: int
+    kind: EventKind
+    device: str
+    tag: str
+    quality: int
+    value: float | None
+    reason: str
+    text: str
+    raw: str | None = None
+    score: float | None = None
+
+    def encode(self) -> bytes:
+        """Return the JSON message."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmRecord:
+    """One standing alarm of the retained `alarms` message.
+
+    alarm   which condition: low_low, low, high, high_high, rate, frozen, anomaly or communication
+    state   ISA-18.2: unacked, acked, rtn_unacked, latched, shelved, suppressed, out_of_service
+    since, changed  Unix ns of the first raise and of the last transition
+    priority  1 highest to 4 diagnostic
+    """
+
+    device: str
+    tag: str
+    alarm: str
+    state: str
+    priority: int
+    since: int
+    changed: int
+    value: float | None
+    limit: float | None
+    unit: str
+    text: str
+    line: str = ""
+    kp_m: int | None = None
+    asset: str = ""
+    by: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name by which a command means this alarm: device/tag/alarm."""
+        return f"{self.device}/{self.tag}/{self.alarm}"
+
+
+def encode_alarms(time_ns: int, alarms: list[AlarmRecord]) -> bytes:
+    """Return the retained message of all standing alarms."""
+    return json.dumps({"time": time_ns, "alarms": [asdict(alarm) for alarm in alarms]}, separators=(",", ":")).encode()
+
+
+def decode_alarms(payload: bytes) -> list[AlarmRecord]:
+    """Return the alarms of a message; raises ValueError."""
+    try:
+        return [AlarmRecord(**alarm) for alarm in json.loads(payload)["alarms"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not an alarms message: {error!r}") from None
+
+
+def encode_status(state: str, boot: int, version: str, time_ns: int, boots: dict[int, tuple[int, int]]) -> bytes:
+    """Return the retained status message; `boots` maps each boot still in the spool to its committed range."""
+    whole: dict[str, Any] = {"state": state, "boot": boot, "version": version, "time": time_ns}
+    whole["boots"] = {str(number): list(span) for number, span in boots.items()}
+    return json.dumps(whole, separators=(",", ":")).encode()
