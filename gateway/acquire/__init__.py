@@ -1,0 +1,1 @@
+"""Planning reads and polling them on time."""

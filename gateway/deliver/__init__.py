@@ -1,0 +1,1 @@
+"""Towards the broker: live frames at once, the backlog beside them, nothing twice on purpose."""

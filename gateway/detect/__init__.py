@@ -1,0 +1,1 @@
+"""Detectors: columns in, flags out; one per file."""

@@ -43,6 +43,11 @@ class RangeSet:
         i = bisect_right(self._first, number) - 1
         return i >= 0 and number <= self._last[i]
 
+    def covers(self, first: int, last: int) -> bool:
+        """Return whether every number of first..last is in the set."""
+        i = bisect_right(self._first, first) - 1
+        return i >= 0 and last <= self._last[i]
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self._first, self._last, strict=True)
 

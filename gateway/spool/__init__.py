@@ -1,0 +1,1 @@
+"""The durable queue between the poll and everything that may be away."""

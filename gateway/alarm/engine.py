@@ -1,0 +1,117 @@
+"""All alarms of a gateway: rows whose flags changed come in, records of standing alarms go out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.alarm.state import State, Step, after
+from gateway.detect import flags as bits
+from gateway.model.frame import TagTable
+from gateway.wire.events import AlarmRecord
+
+LIMIT_COLUMN: Final = {bits.LOW_LOW: 0, bits.LOW: 1, bits.HIGH: 2, bits.HIGH_HIGH: 3}
+COMMUNICATION: Final = "communication"
+DIAGNOSTIC: Final = 4  # the priority of what tells about meters, not about the process
+WORDS: Final = {
+    bits.LOW_LOW: "far below normal",
+    bits.LOW: "below normal",
+    bits.HIGH: "above normal",
+    bits.HIGH_HIGH: "far above normal",
+    bits.RATE: "changes faster than the process can",
+    bits.FROZEN: "stopped moving",
+    bits.EWMA: "far from its recent mean",
+}
+
+
+@dataclass(slots=True)
+class _Alarm:
+    state: State
+    since: int
+    changed: int
+    value: float | None
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One alarm that moved: what the journal keeps and the event says."""
+
+    record: AlarmRecord
+    step: Step
+
+
+class AlarmEngine:
+    """The state of every alarm that is not normal; limits and communication alarm, statistics only tell (as events).
+
+    Alarms are kept by (row, flag bit) for a tag, and by (-1 - device number, 0) for the communication with a device.
+    """
+
+    def __init__(self, table: TagTable) -> None:
+        self._table = table
+        self._alarms: dict[tuple[int, int], _Alarm] = {}
+        self._names: dict[str, tuple[int, int]] = {}
+        self.revision = 0
+
+    def tag(self, row: int, bit: int, step: Step, time_ns: int, value: float) -> Transition | None:
+        """Move the alarm of one tag; returns what moved, None if nothing did."""
+        return self._move((row, bit), step, time_ns, None if math.isnan(value) else value)
+
+    def device(self, number: int, step: Step, time_ns: int) -> Transition | None:
+        """Move the communication alarm of a device."""
+        return self._move((-1 - number, 0), step, time_ns, None)
+
+    def acknowledge(self, key: str, by: str, time_ns: int) -> Transition | str:
+        """Acknowledge a standing alarm by its key device/tag/alarm; returns what moved, or why nothing did."""
+        where = self._names.get(key)
+        if where is None or where not in self._alarms:
+            return f"no standing alarm '{key}'"
+        alarm = self._alarms[where]
+        if after(alarm.state, Step.ACK) is alarm.state:
+            return f"'{key}' is {alarm.state} already"
+        moved = self._move(where, Step.ACK, time_ns, alarm.value, by)
+        assert moved is not None
+        return moved
+
+    def standing(self) -> list[AlarmRecord]:
+        """Return every alarm that is not normal, in the order in which they were first raised."""
+        return [self._record(key, alarm) for key, alarm in self._alarms.items()]
+
+    def _move(
+        self, key: tuple[int, int], step: Step, time_ns: int, value: float | None, by: str = ""
+    ) -> Transition | None:
+        known = self._alarms.get(key)
+        before = known.state if known else State.NORMAL
+        state = after(before, step)
+        if state is before:
+            return None
+        alarm = known or _Alarm(state, time_ns, time_ns, value)
+        alarm.state, alarm.changed, alarm.by = state, time_ns, by
+        if step is Step.RAISE:
+            alarm.since, alarm.value = time_ns, value
+        record = self._record(key, alarm)
+        if state is State.NORMAL:
+            del self._alarms[key]
+        else:
+            self._alarms[key] = alarm
+            self._names[record.key] = key
+        self.revision += 1
+        return Transition(record, step)
+
+    def _record(self, key: tuple[int, int], alarm: _Alarm) -> AlarmRecord:
+        row, bit = key
+        if row < 0:
+            device = self._table.spec.devices[-1 - row]
+            return AlarmRecord(
+                device.name, "", COMMUNICATION, str(alarm.state), DIAGNOSTIC, alarm.since, alarm.changed, None, None, "",
+                "does not answer", device.line, device.kp_m, device.asset, alarm.by,
+            )  # fmt: skip
+        tag = self._table.tags[row]
+        device = self._table.spec.devices[int(self._table.device_of[row])]
+        column = LIMIT_COLUMN.get(bit)
+        limit = float(self._table.limit[row, column]) if column is not None else None
+        return AlarmRecord(
+            device.name, tag.name, bits.NAMES[bit], str(alarm.state), tag.priority, alarm.since, alarm.changed,
+            alarm.value, limit, tag.point.unit, WORDS[bit], device.line, device.kp_m, device.asset, alarm.by,
+        )  # fmt: skip

@@ -1,0 +1,315 @@
+"""The gateway process on one page: build, one TaskGroup, signals, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from drivers.blocks import Block
+from drivers.link import Link
+from drivers.modbus import open_link
+from gateway import __version__, command, health
+from gateway.acquire.plan import Plan, commit_phase_s
+from gateway.acquire.poll import Identity, PollCounters, Poller
+from gateway.alarm.engine import AlarmEngine, Transition
+from gateway.alarm.journal import Journal
+from gateway.deliver.publish import Publisher
+from gateway.model.clock import NS, Clock, SystemClock, clock_state
+from gateway.model.corridor import LIMITS, Device, GatewaySpec
+from gateway.pipeline import Pipeline
+from gateway.spool.disk import DiskSpool
+from gateway.spool.memory import MemorySpool
+from gateway.spool.spool import Spool
+from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify
+from gateway.wire.client import Client, MqttError, Rejected, Will, keep_connected
+from gateway.wire.events import encode_alarms, encode_status
+from gateway.wire.frame_lines import scan_texts
+from gateway.wire.topics import GatewayAddress, parse
+
+log = logging.getLogger(__name__)
+
+MEMORY_SPOOL_BYTES: Final = 32_000_000  # when no disk will have us: some 45 min at 1,000 values/s
+LAST_WORDS_S: Final = 0.5  # for the goodbye to the broker: SIGTERM must end within 2 s
+START_DELAY_S: Final = 0.05  # from building to the first due time: every poller is waiting by then
+
+
+class Gateway:
+    """One gateway: everything that a gateway.toml asks for, ready to run."""
+
+    def __init__(self, plan: Plan, state: Path, clock: Clock | None = None) -> None:
+        spec, table = plan.spec, plan.table
+        self.clock = clock or SystemClock()
+        self.table = table
+        self.address = GatewayAddress(spec.corridor, spec.site, spec.id)
+        self._devices = [_catalog_device(device) for device in spec.devices]
+        self._catalog = identify(self._devices)
+        self.spool = _open_spool(spec, state, self._catalog, plan)
+        self.journal = Journal(state)
+        self.engine = AlarmEngine(table)
+        self.publisher = Publisher(self.address, [d.name for d in spec.devices], self.spool, self._catalog)
+        self.pipeline = Pipeline(table, self.spool, self.engine, self.journal, self.publisher, self.clock)
+        self.links: dict[str, Link] = {link.name: open_link(link) for link in spec.links}
+        self.polls = {link.name: PollCounters() for link in spec.links}
+        self._commands = command.Commands({"acknowledge": self._acknowledge})
+        self._commit_phase_s = commit_phase_s(table, spec.spool_commit_s)
+        self._catalog_changed = asyncio.Event()
+        self.pipeline.strings_changed = self._catalog_changed.set
+
+    @property
+    def spec(self) -> GatewaySpec:
+        """What the configuration says."""
+        return self.table.spec
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Poll, spool and publish until `stop` is set; then commit, say goodbye and give everything back."""
+        origin_ns = self.clock.monotonic_ns() + round(START_DELAY_S * NS)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(p.run(origin_ns), name=f"poll:{name}") for name, p in self._pollers()]
+                running.append(tasks.create_task(self._commit(origin_ns), name="commit"))
+                running.append(tasks.create_task(self._deliver(), name="deliver"))
+                if self.spec.metrics_listen:
+                    running.append(tasks.create_task(self._serve_metrics(*self.spec.metrics_listen), name="metrics"))
+                await stop.wait()
+                for task in running:
+                    task.cancel()
+        finally:
+            await self.spool.close()
+            self._commit_journal()
+            for link in self.links.values():
+                await link.close()
+
+    def _pollers(self) -> list[tuple[str, Poller]]:
+        units = {i: device.unit for i, device in enumerate(self.spec.devices)}
+        out = []
+        for link in self.spec.links:
+            scans = [scan for scan in self.table.scans if self.table.device(scan).link == link.name]
+            identities = [
+                Identity(i, d.unit, d.strings, tuple(Block(p.read_code, p.address, p.n_registers) for p in d.strings))
+                for i, d in enumerate(self.spec.devices)
+                if d.link == link.name and d.strings
+            ]
+            poller = Poller(
+                self.links[link.name], scans, identities, units, self.pipeline, self.clock, self.polls[link.name]
+            )
+            if scans or identities:
+                out.append((link.name, poller))
+        return out
+
+    async def _commit(self, origin_ns: int) -> None:
+        """One commit per commit_s, in the plan's largest gap."""
+        period_ns = round(self.spec.spool_commit_s * NS)
+        due_ns = origin_ns + round(self._commit_phase_s * NS)
+        while True:
+            await self.clock.sleep_until(due_ns)
+            await self.spool.commit()
+            self._commit_journal()
+            now_ns = self.clock.monotonic_ns()
+            due_ns += period_ns * max(1, -(-(now_ns - due_ns) // period_ns))
+
+    def _commit_journal(self) -> None:
+        try:
+            self.journal.commit()
+        except OSError as error:
+            log.debug("journal: %s", error)  # the spool on the same disk has told it already
+
+    # --- the broker ---
+
+    async def _deliver(self) -> None:
+        hold_s = self.spec.clock_hold_s
+        began_ns = self.clock.monotonic_ns()
+        while hold_s and clock_state() == "unsynced" and self.clock.monotonic_ns() - began_ns < hold_s * NS:
+            await self.clock.sleep_until(self.clock.monotonic_ns() + NS)
+        await keep_connected(
+            self.spec.mqtt, f"corridor-{self.spec.id}", self._session, will=lambda: Will(*self._status("offline"))
+        )
+
+    def _status(self, state: str) -> tuple[str, bytes]:
+        now = self.clock.wall_ns(self.clock.monotonic_ns())
+        payload = encode_status(state, self.spool.boot, __version__, now, self.spool.boots())
+        return self.address.leaf("status"), payload
+
+    async def _session(self, client: Client) -> None:
+        """Everything that crosses one connection."""
+        await client.subscribe(self.address.command(), qos=1)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._greet(client), name="greet")
+                tasks.create_task(self.publisher.run(client), name="data")
+                tasks.create_task(self._tell_events(client), name="events")
+                tasks.create_task(self._tell_health(client), name="health")
+                tasks.create_task(self._obey(client), name="commands")
+        except* MqttError as group:
+            raise MqttError(str(group.exceptions[0])) from None
+        finally:
+            await self._goodbye(client)
+
+    async def _goodbye(self, client: Client) -> None:
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                await client.publish(*self._status("offline"), qos=1, retain=True)
+        except (MqttError, TimeoutError):
+            return  # the Last Will says it for us
+
+    async def _greet(self, client: Client) -> None:
+        """Say who we are, and what we read, again whenever a string of a device changed."""
+        await self._publish(client, *self._status("online"), retain=True)
+        while True:
+            self._catalog_changed.clear()
+            devices = [
+                CatalogDevice(**{**_fields(device), "strings": self.pipeline.strings.get(device.name, {})})
+                for device in self._devices
+            ]
+            payload = Catalog(self._catalog, devices).encode()
+            await self._publish(client, self.address.leaf("catalog"), payload, retain=True)
+            await self._catalog_changed.wait()
+
+    async def _publish(self, client: Client, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish with QoS 1; a refusal is counted and said once, not raised: data must go on."""
+        try:
+            await client.publish(topic, payload, qos=1, retain=retain)
+        except Rejected as error:
+            counters = self.publisher.counters
+            if not counters.codes[error.code]:
+                log.error("%s: %s", topic, error)
+            counters.refused += 1
+            counters.codes[error.code] += 1
+
+    async def _tell_events(self, client: Client) -> None:
+        """Bring events one by one, and the standing alarms whenever they changed."""
+        told = -1
+        while True:
+            self.journal.changed.clear()
+            while event := self.journal.next():
+                await self._publish(client, self.address.device(event.device, "event"), event.encode())
+                self.journal.sent(event)
+            if told != self.engine.revision:
+                told = self.engine.revision
+                now = self.clock.wall_ns(self.clock.monotonic_ns())
+                payload = encode_alarms(now, self.engine.standing())
+                await self._publish(client, self.address.leaf("alarms"), payload, retain=True)
+            if self.journal.next() is None and told == self.engine.revision:
+                await self.journal.changed.wait()
+
+    async def _tell_health(self, client: Client) -> None:
+        """Health every ten seconds and at once after a change of spool or link; status with it."""
+        told: object = None
+        quiet_s = 0.0
+        while True:
+            kept = self.spool.statistics()
+            now = (kept.state, kept.dropped, [link.state for link in self.links.values()])
+            if now != told or quiet_s >= health.PERIOD_S:
+                told, quiet_s = now, 0.0
+                await client.publish(self.address.leaf("health"), json.dumps(self.health()).encode(), qos=0)
+                await self._publish(client, *self._status("online"), retain=True)
+            await asyncio.sleep(health.LOOK_S)
+            quiet_s += health.LOOK_S
+
+    async def _obey(self, client: Client) -> None:
+        async for message in client.messages:
+            topic = parse(message.topic.value)
+            if topic is None or topic.command is None or not isinstance(message.payload, bytes | bytearray):
+                continue
+            now = self.clock.wall_ns(self.clock.monotonic_ns())
+            reply = self._commands.take(
+                topic.command, bytes(message.payload), retained=bool(message.retain), now_ns=now
+            )
+            log.info("command %s: %s", topic.command, reply)
+            await self._publish(client, self.address.leaf("reply"), json.dumps(reply).encode())
+
+    def _acknowledge(self, found: Mapping[str, Any]) -> str | None:
+        key = found.get("key")
+        if not isinstance(key, str):
+            return "acknowledge wants 'key': device/tag/alarm"
+        now = self.clock.wall_ns(self.clock.monotonic_ns())
+        moved = self.engine.acknowledge(key, found["by"], now)
+        if not isinstance(moved, Transition):
+            return moved
+        self.pipeline.told(moved, self.spool.next_seq - 1)
+        return None
+
+    # --- itself ---
+
+    def health(self) -> dict[str, Any]:
+        """Return the health message."""
+        return health.report(
+            self.table,
+            self.links,
+            self.polls,
+            self.spool,
+            self.publisher.counters,
+            events_dropped=self.journal.dropped,
+            now_ns=self.clock.wall_ns(self.clock.monotonic_ns()),
+        )
+
+    async def _serve_metrics(self, host: str, port: int) -> None:
+        """Answer every HTTP request with the counters in Prometheus text."""
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                async with asyncio.timeout(5.0):
+                    await reader.readuntil(b"\r\n\r\n")
+                body = health.prometheus(self.spec.id, self.health()).encode()
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {len(body)}\r\n"
+                writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+                await writer.drain()
+            except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                return
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(answer, host, port)
+        async with server:
+            await server.serve_forever()
+
+
+def _open_spool(spec: GatewaySpec, state: Path, catalog: str, plan: Plan) -> Spool:
+    """Return the spool on disk, or one in memory when the disk will not have us: polling and publishing go on."""
+    folder = spec.spool_path if spec.spool_path.is_absolute() else state / spec.spool_path
+    texts = scan_texts(plan.table)
+    try:
+        return DiskSpool(folder, spec.spool_max_bytes, catalog, texts)
+    except OSError as error:
+        log.error("spool %s cannot be opened (%s): frames are kept in memory only", folder, error)
+        return MemorySpool(MEMORY_SPOOL_BYTES, catalog, texts)
+
+
+def _catalog_device(device: Device) -> CatalogDevice:
+    tags = [
+        CatalogTag(
+            tag.name,
+            tag.point.unit,
+            tag.point.kind,
+            tag.point.range,
+            {name: limit for name, limit in zip(LIMITS, tag.limits, strict=True) if limit == limit},
+            tag.period_s,
+        )
+        for tag in device.tags
+    ]
+    return CatalogDevice(
+        device.name, device.profile, device.asset, device.line, device.kp_m, tags, {}, device.measurement, device.link
+    )
+
+
+def _fields(device: CatalogDevice) -> dict[str, Any]:
+    return {name: getattr(device, name) for name in CatalogDevice.__dataclass_fields__}
+
+
+async def main(plan: Plan, state: Path) -> int:
+    """Run the gateway until SIGTERM or SIGINT; returns the exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    gateway = Gateway(plan, state)
+    log.info(
+        "gateway %s: boot %d, %d devices, %d tags, %d links",
+        plan.spec.id, gateway.spool.boot, len(plan.spec.devices), plan.table.n, len(plan.spec.links),
+    )  # fmt: skip
+    await gateway.run(stop)
+    return 0

@@ -1,0 +1,194 @@
+"""Frames to MQTT in two lanes: live at once, the backlog from the spool beside it; the cursor moves on PUBACK."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.spool.record import SpooledFrame
+from gateway.spool.spool import START, Spool, Unsent
+from gateway.wire.client import REFUSED, Client, MqttError
+from gateway.wire.frame_lines import LineWriter, ScanText
+from gateway.wire.lines import Header, as_ranges
+from gateway.wire.topics import GatewayAddress
+
+log = logging.getLogger(__name__)
+
+REST_S: Final = 0.005  # after a PUBACK: frames ready meanwhile travel together (ACQUISITION section 8)
+LIVE_FRAMES: Final = 64  # of one device waiting in memory; beyond it the spool brings them
+MESSAGE_FRAMES: Final = 128  # in one message of the backlog
+MESSAGE_BYTES: Final = 128 * 1024  # well below every broker's default limit
+BACKLOG_IN_FLIGHT: Final = 8  # messages of the backlog on their way: the rest of the window is for the live lane
+IDLE_S: Final = 0.5  # how often an empty backlog is looked at again
+
+
+@dataclass(slots=True)
+class DeliveryCounters:
+    """Messages since the process started; refusals by PUBACK reason code."""
+
+    published: int = 0
+    acknowledged: int = 0
+    refused: int = 0
+    codes: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The live lane of one device: frames that wait, and whether a message is on its way or the lane rests."""
+
+    topic: str
+    waiting: deque[tuple[int, bytes]] = field(default_factory=deque)
+    busy: bool = False
+
+
+class Publisher:
+    """Takes frames from the pipeline and brings them to the broker."""
+
+    def __init__(self, address: GatewayAddress, devices: Sequence[str], spool: Spool, catalog: str) -> None:
+        self.counters = DeliveryCounters()
+        self._address = address
+        self._spool = spool
+        self._catalog = catalog
+        self._lanes = [_Lane(address.device(name, "data")) for name in devices]
+        self._client: Client | None = None
+        self._claimed: set[int] = set()
+        self._refused: set[tuple[int, int]] = set()
+        self._position = START
+        self._writers: dict[ScanText, LineWriter] = {}
+
+    # --- live lane ---
+
+    def offer(self, device: int, seq: int, line: bytes) -> None:
+        """Take a frame of a device; while nobody is there, the spool alone keeps it."""
+        if self._client is None:
+            return
+        lane = self._lanes[device]
+        lane.waiting.append((seq, line))
+        self._claimed.add(seq)
+        if len(lane.waiting) > LIVE_FRAMES:
+            late, _ = lane.waiting.popleft()
+            self._claimed.discard(late)
+            self._position = START
+        if not lane.busy:
+            lane.busy = True
+            asyncio.get_running_loop().call_soon(self._send_live, lane)
+
+    def _send_live(self, lane: _Lane) -> None:
+        """Send everything that waits in a lane as one message; with nothing waiting the lane is free."""
+        client = self._client
+        if client is None or not lane.waiting:
+            lane.busy = False
+            return
+        frames = list(lane.waiting)
+        lane.waiting.clear()
+        seqs = [seq for seq, _ in frames]
+
+        def acked(code: int) -> None:
+            self._settle(self._spool.boot, seqs, code)
+            self._claimed.difference_update(seqs)
+            if self._client is client:
+                asyncio.get_running_loop().call_later(REST_S, self._send_live, lane)
+            else:
+                lane.busy = False
+
+        try:
+            client.send(lane.topic, message(self._spool.boot, self._catalog, frames), acked)
+        except MqttError:
+            self._claimed.difference_update(seqs)
+            lane.busy = False
+            return
+        self.counters.published += 1
+
+    def _settle(self, boot: int, seqs: Iterable[int], code: int) -> None:
+        if code < REFUSED:
+            self.counters.acknowledged += 1
+            for first, last in as_ranges(seqs):
+                self._spool.ack(boot, first, last)
+            return
+        if not self.counters.codes[code]:
+            log.error("broker refuses data: PUBACK 0x%02x; the frames stay in the spool", code)
+        self.counters.refused += 1
+        self.counters.codes[code] += 1
+        self._refused.update((boot, seq) for seq in seqs)  # tried again with the next connection, not in a hot loop
+
+    # --- backlog lane ---
+
+    async def run(self, client: Client) -> None:
+        """Bring live frames and the backlog over this connection until it is lost."""
+        self._claimed.clear()
+        self._refused.clear()
+        self._position = START
+        for lane in self._lanes:
+            lane.waiting.clear()
+            lane.busy = False
+        self._client = client
+        try:
+            await self._backlog(client)
+        finally:
+            self._client = None
+
+    async def _backlog(self, client: Client) -> None:
+        window = asyncio.Semaphore(BACKLOG_IN_FLIGHT)
+        while True:
+            found = await self._spool.unsent(self._position, self._is_wanted)
+            if found is None:
+                await asyncio.sleep(IDLE_S)
+                continue
+            self._position = found.position
+            for device, frames in self._messages(found):
+                await window.acquire()
+                self._send_backlog(client, window, found, device, frames)
+
+    def _is_wanted(self, boot: int, seq: int) -> bool:
+        if (boot, seq) in self._refused:
+            return False
+        return boot != self._spool.boot or seq not in self._claimed
+
+    def _messages(self, found: Unsent) -> Iterable[tuple[str, list[tuple[int, bytes]]]]:
+        """Yield (device, frames as lines) for each message that a batch of the backlog makes."""
+        by_device: dict[str, list[SpooledFrame]] = {}
+        for frame in found.frames:
+            by_device.setdefault(found.texts[frame.scan].device, []).append(frame)
+        for device, frames in by_device.items():
+            lines: list[tuple[int, bytes]] = []
+            size = 0
+            for frame in frames:
+                line = self._writer(found.texts[frame.scan]).line(frame.value, frame.quality, frame.time_ns)
+                if lines and (len(lines) >= MESSAGE_FRAMES or size + len(line) > MESSAGE_BYTES):
+                    yield device, lines
+                    lines, size = [], 0
+                lines.append((frame.seq, line))
+                size += len(line)
+            yield device, lines
+
+    def _writer(self, text: ScanText) -> LineWriter:
+        if text not in self._writers:
+            self._writers[text] = LineWriter(text)
+        return self._writers[text]
+
+    def _send_backlog(
+        self, client: Client, window: asyncio.Semaphore, found: Unsent, device: str, frames: list[tuple[int, bytes]]
+    ) -> None:
+        seqs = [seq for seq, _ in frames]
+
+        def acked(code: int) -> None:
+            self._settle(found.boot, seqs, code)
+            window.release()
+
+        client.send(self._address.device(device, "data"), message(found.boot, found.catalog, frames), acked)
+        self.counters.published += 1
+
+
+def message(boot: int, catalog: str, frames: Sequence[tuple[int, bytes]]) -> bytes:
+    """Return the data message of these frames: the ledger comment, then their lines."""
+    header = Header(
+        boot,
+        as_ranges(seq for seq, line in frames if line),
+        as_ranges(seq for seq, line in frames if not line),
+        catalog,
+    )
+    return header.encode() + b"".join(line for _, line in frames)

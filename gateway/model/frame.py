@@ -1,0 +1,105 @@
+"""Columns all the way: the table of all tags, and one poll as a view of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers.blocks import Block
+from drivers.decode import DecodeTable
+from gateway.model.corridor import Device, GatewaySpec, Tag
+
+FLOAT32_TEXT: Final = -1  # the shortest decimal that is the same float32
+FLOAT64_TEXT: Final = -2  # the shortest decimal that is the same float64
+
+DETECT_BITS: Final = {"limits": 1, "rate": 2, "frozen": 4, "ewma": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The points of one device that share a period: what one poll reads and one Frame holds.
+
+    start, stop  rows in the TagTable
+    blocks       the reads, in order; block k of the scan is block first_block + k of the gateway
+    at           where each block's answer begins in the image
+    phase_s      offset of its polls on the period's grid
+    """
+
+    number: int
+    device: int
+    period_s: float
+    phase_s: float
+    start: int
+    stop: int
+    blocks: tuple[Block, ...]
+    first_block: int
+    at: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TagTable:
+    """Constant columns of the whole gateway, sorted so that every scan is one contiguous slice; n rows.
+
+    limit      float64[n, 4], low_low, low, high, high_high, NaN where there is none
+    deadband   float64[n], tag unit
+    on_delay_ns, off_delay_ns  int64[n]
+    rate       float64[n], units per second, NaN where there is none
+    resolution float64[n], the smallest step the wire can carry, 0 if unknown
+    decimals   int8[n], decimal places of the value's text, or FLOAT32_TEXT, FLOAT64_TEXT
+    detect     uint8[n], DETECT_BITS
+    scan_start, scan_stop  int32[scans];  scan_of, device_of  int32[n]
+    """
+
+    spec: GatewaySpec
+    tags: tuple[Tag, ...]
+    scans: tuple[Scan, ...]
+    decode: DecodeTable
+    limit: NDArray[np.float64]
+    deadband: NDArray[np.float64]
+    on_delay_ns: NDArray[np.int64]
+    off_delay_ns: NDArray[np.int64]
+    rate: NDArray[np.float64]
+    resolution: NDArray[np.float64]
+    decimals: NDArray[np.int8]
+    detect: NDArray[np.uint8]
+    scan_start: NDArray[np.int32]
+    scan_stop: NDArray[np.int32]
+    scan_of: NDArray[np.int32]
+    device_of: NDArray[np.int32]
+    image_bytes: int
+    n_blocks: int
+
+    @property
+    def n(self) -> int:
+        """How many tags there are."""
+        return len(self.tags)
+
+    def device(self, scan: Scan) -> Device:
+        """Return the device that a scan reads."""
+        return self.spec.devices[scan.device]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """All tags of one scan, read once.
+
+    Rows keep the order of TagTable for the life of the process. `value` and `quality` are views: whoever keeps a Frame
+    beyond the turn in which it was made copies them.
+
+    seq         number within this boot
+    due_ns      when the scan was scheduled, Unix ns
+    value       float64[n], tag unit; finite wherever quality is not bad
+    quality     uint32[n], OPC UA status code
+    time_ns, uncertainty_ns  the middle between first request and last answer, and half of that span
+    """
+
+    scan: Scan
+    seq: int
+    due_ns: int
+    time_ns: int
+    uncertainty_ns: int
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint32]

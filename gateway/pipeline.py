@@ -1,0 +1,206 @@
+"""decode -> detect -> alarm -> spool on the frames of one turn of the event loop: plain calls on columns."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import numpy as np
+
+from drivers.decode import Scratch, decode
+from drivers.quality import BAD, BAD_NO_COMMUNICATION, BAD_TIMEOUT, BAD_WAITING_FOR_INITIAL_DATA, name_of
+from gateway.alarm.engine import AlarmEngine, Transition
+from gateway.alarm.journal import Journal
+from gateway.alarm.state import Step
+from gateway.detect import flags as bits
+from gateway.detect.bank import Bank
+from gateway.model.clock import Clock
+from gateway.model.frame import Frame, Scan, TagTable
+from gateway.spool.spool import Spool
+from gateway.wire.events import Event
+from gateway.wire.frame_lines import LineWriter, scan_texts
+
+MS_NS: Final = 1_000_000
+MISSES: Final = 2  # polls in a row without an answer before a device counts as away: one is noise on a thin link
+MAX_TURN: Final = 512  # frames that go through the kernels in one call; more than a turn of the loop ever brings
+
+
+class Live(Protocol):
+    """What takes a frame's line towards the broker at once: the publisher."""
+
+    def offer(self, device: int, seq: int, line: bytes) -> None:
+        """Take a frame of a device; an empty line for one without a good value."""
+        ...
+
+
+class Pipeline:
+    """The whole way of a reading from payload to spool; a poll.Sink.
+
+    Payloads lie in one image; the frames that are complete by the end of a turn of the loop go through every kernel in
+    one call. Python objects begin where a quality or a flag changed.
+    """
+
+    def __init__(
+        self, table: TagTable, spool: Spool, engine: AlarmEngine, journal: Journal, live: Live, clock: Clock
+    ) -> None:
+        self.table = table
+        self.spool = spool
+        self.strings: dict[str, dict[str, str]] = {}
+        self.strings_changed: Callable[[], None] = lambda: None
+        self.values_read = 0
+        self._engine = engine
+        self._journal = journal
+        self._live = live
+        self._clock = clock
+        self._bank = Bank(table)
+        self._writers = [LineWriter(text) for text in scan_texts(table)]
+        self._image = np.zeros(table.image_bytes, np.uint8)
+        self._image_view = memoryview(self._image)
+        self._block_quality = np.full(table.n_blocks, BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
+        self._value = np.full(table.n, math.nan)
+        self._quality = np.full(table.n, BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
+        self._quality_before = self._quality.copy()
+        self._time_ns = np.zeros(len(table.scans), np.int64)
+        self._misses = [0] * len(table.scans)
+        self._scratch = Scratch()
+        self._ready: list[tuple[Scan, int, int, int]] = []
+
+    # --- poll.Sink ---
+
+    def put(self, scan: Scan, k: int, payload: bytes) -> None:
+        """Copy the answer of the scan's block k into the image."""
+        at = scan.at[k]
+        self._image_view[at : at + len(payload)] = payload
+        self._block_quality[scan.first_block + k] = 0
+
+    def fail(self, scan: Scan, k: int, quality: int) -> None:
+        """Take note that block k has no answer."""
+        self._block_quality[scan.first_block + k] = quality
+
+    def identify(self, device: int, name: str, text: str) -> None:
+        """Take a string that a device told of itself."""
+        known = self.strings.setdefault(self.table.spec.devices[device].name, {})
+        if known.get(name) != text:
+            known[name] = text
+            self.strings_changed()
+
+    def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
+        """Stamp the poll and put it in line for this turn's kernels."""
+        middle = self._clock.wall_ns((began_ns + ended_ns) // 2)
+        middle = max(middle, int(self._time_ns[scan.number]) + MS_NS)  # per tag, time never goes back
+        if not self._ready:
+            asyncio.get_running_loop().call_soon(self._turn)
+        elif len(self._ready) >= MAX_TURN or any(other[0] is scan for other in self._ready):
+            self._turn()
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._time_ns[scan.number] = middle
+        self._ready.append((scan, self._clock.wall_ns(due_ns), middle, (ended_ns - began_ns + 1) // 2))
+
+    # --- one turn ---
+
+    def _turn(self) -> None:
+        """Take every frame that is complete through decode, detect, alarm, spool and out to the live lane."""
+        if not self._ready:
+            return
+        taken, self._ready = self._ready, []
+        table = self.table
+        columns = table.decode
+        ready = np.array([scan.number for scan, *_ in taken], np.int32)
+        s = self._scratch
+        decode(
+            ready, table.scan_start, table.scan_stop, self._image, self._block_quality,
+            columns.at, columns.code, columns.size, columns.order, columns.bit, columns.block,
+            columns.scale, columns.divisor, columns.offset, columns.low, columns.high, columns.sentinel, columns.first,
+            s.u8, s.i8, s.f8, s.u4, s.f4, self._value, self._quality,
+        )  # fmt: skip
+        self._bank.update(ready, self._time_ns, self._value, self._quality)
+        seq = self.spool.next_seq
+        changed = self._bank.changed(ready, self._quality, self._quality_before)
+        if changed.size:
+            self._tell(changed, {int(scan.number): seq + k for k, (scan, *_) in enumerate(taken)})
+        for k, (scan, due_ns, time_ns, uncertainty_ns) in enumerate(taken):
+            rows = slice(scan.start, scan.stop)
+            value, quality = self._value[rows], self._quality[rows]
+            self.spool.append(Frame(scan, seq + k, due_ns, time_ns, uncertainty_ns, value, quality))
+            self._live.offer(scan.device, seq + k, self._writers[scan.number].line(value, quality, time_ns))
+            self._watch(scan, seq + k)
+            self.values_read += scan.stop - scan.start
+
+    def _tell(self, rows: np.ndarray, seq_of: dict[int, int]) -> None:
+        """Turn changed rows into events and alarm transitions, and settle what is now known."""
+        table, bank = self.table, self._bank
+        for row in map(int, rows):
+            scan = int(table.scan_of[row])
+            time_ns, seq = int(self._time_ns[scan]), seq_of[scan]
+            before, now = int(bank.flags_before[row]), int(bank.flags[row])
+            if self._quality[row] != self._quality_before[row]:
+                self._tell_quality(row, time_ns, seq)
+            for bit in bits.NAMES:
+                if (before ^ now) & bit:
+                    self._tell_flag(row, bit, bool(now & bit), time_ns, seq)
+            bank.flags_before[row] = bank.flags[row]
+            self._quality_before[row] = self._quality[row]
+
+    def _tell_quality(self, row: int, time_ns: int, seq: int) -> None:
+        quality, before = int(self._quality[row]), int(self._quality_before[row])
+        if before == BAD_WAITING_FOR_INITIAL_DATA and not quality:
+            return  # the first good value of a run is what everybody expects
+        tag = self.table.tags[row]
+        raw = self._raw(row) if quality & BAD and not self._block_quality[self.table.decode.block[row]] else None
+        text = f"{tag.name}: {name_of(before)} -> {name_of(quality)}"
+        self._add(row, time_ns, seq, "quality", name_of(quality), text, raw=raw)
+
+    def _tell_flag(self, row: int, bit: int, is_on: bool, time_ns: int, seq: int) -> None:
+        tag = self.table.tags[row]
+        name = bits.NAMES[bit]
+        if bit & bits.LIMITS:
+            step = Step.RAISE if is_on else Step.CLEAR
+            moved = self._engine.tag(row, bit, step, time_ns, float(self._value[row]))
+            if moved:
+                self.told(moved, seq)
+        elif is_on:
+            score = float(self._bank.score[row])
+            self._add(row, time_ns, seq, "anomaly", name, f"{tag.name}: {name}", score=score)
+
+    def _watch(self, scan: Scan, seq: int) -> None:
+        """Raise or clear the communication alarm: a device is away when MISSES polls in a row found nobody there."""
+        is_away = int(self._block_quality[scan.first_block]) in (BAD_TIMEOUT, BAD_NO_COMMUNICATION)
+        misses = self._misses[scan.number] = self._misses[scan.number] + 1 if is_away else 0
+        if is_away and misses != MISSES:
+            return
+        step = Step.RAISE if is_away else Step.CLEAR
+        moved = self._engine.device(scan.device, step, int(self._time_ns[scan.number]))
+        if moved:
+            self.told(moved, seq)
+
+    def told(self, moved: Transition, seq: int) -> None:
+        """Write an alarm's transition into the journal."""
+        record = moved.record
+        quality = BAD_NO_COMMUNICATION if not record.tag and moved.step is Step.RAISE else 0
+        text = f"{record.tag or record.device} {record.text}: {record.state}" + (f" by {record.by}" if record.by else "")
+        self._journal.add(
+            Event(
+                record.changed, self.spool.boot, seq, "alarm", record.device, record.tag, quality,
+                record.value, f"{record.alarm}:{moved.step}", text,
+            )  # fmt: skip
+        )
+
+    def _add(
+        self, row: int, time_ns: int, seq: int, kind: str, reason: str, text: str, *,
+        raw: str | None = None, score: float | None = None,
+    ) -> None:  # fmt: skip
+        device = self.table.spec.devices[int(self.table.device_of[row])]
+        value = float(self._value[row])
+        self._journal.add(
+            Event(
+                time_ns, self.spool.boot, seq, kind, device.name, self.table.tags[row].name,  # type: ignore[arg-type]
+                int(self._quality[row]), None if math.isnan(value) else value, reason, text, raw, score,
+            )  # fmt: skip
+        )
+
+    def _raw(self, row: int) -> str:
+        """Return the registers of a row as they came, in hexadecimal."""
+        at = int(self.table.decode.at[row])
+        return bytes(self._image_view[at : at + int(self.table.decode.size[row])]).hex()

@@ -1,0 +1,502 @@
+"""The spool on disk: append, one sync per commit, survive anything, never exceed the cap, count what is dropped.
+
+Invariants
+    What commit() returned for is on the disk before it returned. A sequence number is given once per boot, a boot
+    number once per spool. The folder never holds more than max_bytes. A segment goes only as a whole, oldest first,
+    and the frames in it that nobody acknowledged are added to the dropped counters, durably, before it goes.
+    Start-up succeeds whatever the files hold.
+
+    folder | meta       boot, dropped counters, dropped_through; replaced as a whole and synced: at start and at a drop
+           | cursor     two slots of acknowledged ranges, never synced: its loss only sends frames again
+           | NNNNNNNNNN.spool   segments; see record.py. A recycled one keeps its old bytes under a new number
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from gateway.model.frame import Frame
+from gateway.model.ranges import RangeSet, from_text, to_text
+from gateway.spool.record import (
+    FRAMES,
+    HEADER_BYTES,
+    SCHEMA,
+
+    CorruptBatch,
+    SpooledFrame,
+    catalog_of,
+    decode_frames,
+    encode_frames,
+    head_at,
+    pack_batch,
+    segment_header,
+)
+from gateway.spool.segment import Segment, name_of, scan, segments_in
+from gateway.spool.spool import Position, SpoolState, SpoolStatistics, Unsent
+from gateway.wire.frame_lines import ScanText, encode_texts
+
+log = logging.getLogger(__name__)
+
+RESERVED_BYTES: Final = 160 * 1024  # meta, its successor while it is written, cursor
+SEGMENT_BYTES: Final = 8 * 1024 * 1024  # what one drop loses at most, and what pre-zeroing writes at once
+SEGMENTS_AT_LEAST: Final = 8  # a segment is at most an eighth of max_bytes
+SLOT_BYTES: Final = 32 * 1024  # one copy of the acknowledged ranges
+MAX_PENDING_VALUES: Final = 1_000_000  # 12 MB: what waits in memory while the disk refuses
+STATES: Final[dict[int, SpoolState]] = {
+    errno.ENOSPC: "full",
+    errno.EDQUOT: "full",
+    errno.EROFS: "read_only",
+    errno.EACCES: "read_only",
+    errno.EPERM: "read_only",
+}
+
+
+class DiskSpool:
+    """Frames in segments of CRC'd, column-encoded, compressed batches."""
+
+    def __init__(self, folder: Path, max_bytes: int, catalog: str, texts: Sequence[ScanText]) -> None:
+        """Open or make the spool; raises OSError only if the folder cannot be made or read."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._catalog = catalog
+        self._texts = tuple(texts)
+        self._decimals = [np.array(text.decimals, np.int8) for text in texts]
+        self._max_bytes = max_bytes
+        self._segment_bytes = min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
+        self._state: SpoolState = "ok"
+        self._errors: list[str] = []
+        self._pending: deque[SpooledFrame] = deque()
+        self._pending_values = 0
+        self._lock = asyncio.Lock()
+        self._committed: dict[int, RangeSet] = {}
+        self._acked: dict[int, RangeSet] = {}
+        self._cursor_turn = 0
+        self._cursor_dirty = False
+        meta = _read_meta(folder / "meta")
+        self._dropped = int(meta.get("dropped", 0))
+        self._dropped_values = int(meta.get("dropped_values", 0))
+        self._dropped_through = int(meta.get("dropped_through", 0))
+        self._segments = self._recover()
+        self._read_cursor()
+        self.boot = 1 + max([int(meta.get("boot", 0)), *self._committed, *self._acked])
+        self.next_seq = 1
+        self._committed[self.boot] = RangeSet()
+        self._acked[self.boot] = RangeSet()
+        self._print_commits = os.environ.get("CORRIDOR_PRINT_COMMITS") == "1"
+        self._try(self._write_meta)
+
+    # --- the hot side: plain calls ---
+
+    def append(self, frame: Frame) -> None:
+        """Take a frame whose seq is next_seq; it is safe after the next commit."""
+        if frame.seq != self.next_seq:
+            raise ValueError(f"frame {frame.seq} out of order, wanted {self.next_seq}")
+        self.next_seq += 1
+        copy = SpooledFrame(
+            frame.scan.number,
+            frame.seq,
+            frame.due_ns,
+            frame.time_ns,
+            frame.uncertainty_ns,
+            frame.value.copy(),
+            frame.quality.copy(),
+        )
+        self._pending.append(copy)
+        self._pending_values += copy.value.size
+        while self._pending_values > MAX_PENDING_VALUES:
+            lost = self._pending.popleft()
+            self._pending_values -= lost.value.size
+            if lost.seq not in self._acked[self.boot]:
+                self._dropped += 1
+                self._dropped_values += lost.n_good
+
+    def ack(self, boot: int, first: int, last: int) -> None:
+        """Take note that the broker has these frames."""
+        self._acked.setdefault(boot, RangeSet()).add(first, last)
+        self._cursor_dirty = True
+
+    def is_acked(self, boot: int, seq: int) -> bool:
+        """Return whether the broker has this frame."""
+        return boot in self._acked and seq in self._acked[boot]
+
+    def boots(self) -> dict[int, tuple[int, int]]:
+        """Return the committed range of every boot still held."""
+        out = {}
+        for boot, ranges in sorted(self._committed.items()):
+            if spans := list(ranges):
+                out[boot] = (spans[0][0], spans[-1][1])
+        return out
+
+    def statistics(self) -> SpoolStatistics:
+        """Return what it holds and has lost."""
+        unsent = sum(
+            len(self._acked.get(boot, RangeSet()).missing_from(ranges)) for boot, ranges in self._committed.items()
+        )
+        return SpoolStatistics(
+            state=self._state,
+            bytes=sum(segment.size for segment in self._segments) + RESERVED_BYTES,
+            unsent=unsent,
+            pending=len(self._pending),
+            dropped=self._dropped,
+            dropped_values=self._dropped_values,
+            damaged=sum(segment.damaged for segment in self._segments),
+            errors=self._errors[-1:],
+        )
+
+    # --- the cold side: the disk ---
+
+    async def commit(self) -> None:
+        """Make everything appended so far durable; a disk that fails is a state, not an exception."""
+        async with self._lock:
+            frames = list(self._pending)
+            if frames or self._cursor_dirty:
+                await asyncio.to_thread(self._commit, frames)
+
+    async def unsent(self, after: Position, want: Callable[[int, int], bool]) -> Unsent | None:
+        """Return the next batch behind `after` with unacknowledged frames for which want(boot, seq) holds, or None."""
+        async with self._lock:
+            for segment in self._segments:
+                if segment.number < after[0]:
+                    continue
+                first = after[1] if segment.number == after[0] else 0
+                for i in range(first, len(segment)):
+                    _, boot, seq, n, _ = segment.batch(i)
+                    if boot in self._acked and self._acked[boot].covers(seq, seq + n - 1):
+                        continue
+                    wanted = {s for s in range(seq, seq + n) if not self.is_acked(boot, s) and want(boot, s)}
+                    if not wanted:
+                        continue
+                    position = (segment.number, i + 1)
+                    frames, catalog = await asyncio.to_thread(self._read, segment, i)
+                    taken = tuple(frame for frame in frames if frame.seq in wanted)
+                    return Unsent(position, boot, catalog, segment.schemas.get(catalog, ()), taken)
+        return None
+
+    async def close(self) -> None:
+        """Commit what is pending."""
+        await self.commit()
+
+    def _read(self, segment: Segment, i: int) -> tuple[list[SpooledFrame], str]:
+        """Return the frames of a batch; a damaged one has none, is counted, and no longer counts as held."""
+        _, boot, first, n, _ = segment.batch(i)
+        try:
+            head, body = segment.read(i)
+            catalog = catalog_of(body)
+            rows = [len(text.names) for text in segment.schemas[catalog]]
+            return decode_frames(body, head, rows), catalog
+        except (OSError, ValueError, KeyError, CorruptBatch) as error:
+            log.error("spool: frames %d:%d-%d cannot be read: %s", boot, first, first + n - 1, error)
+            segment.damaged += 1
+            self._acked.setdefault(boot, RangeSet()).add(first, first + n - 1)  # nobody will ever send them
+            return [], ""
+
+    def _commit(self, frames: Sequence[SpooledFrame]) -> None:
+        if not self._try(lambda: self._write(frames)):
+            return
+        for frame in frames:
+            self._pending.popleft()
+            self._pending_values -= frame.value.size
+        if frames and self._print_commits:
+            print(f"COMMIT boot={self.boot} seq={frames[-1].seq}", flush=True)  # noqa: T201 - DESIGN section 5
+        if self._cursor_dirty:
+            self._try(self._write_cursor)
+
+    def _try(self, action: Callable[[], None]) -> bool:
+        """Run a disk action; what the disk refuses becomes the state, told once per change."""
+        try:
+            action()
+        except OSError as error:
+            state = STATES.get(error.errno or 0, "failing")
+            if state != self._state:
+                log.error("spool %s: %s; frames wait in memory", state, error)
+                self._errors.append(str(error))
+            self._state = state
+            return False
+        if self._state != "ok":
+            log.warning("spool ok again")
+        self._state = "ok"
+        return True
+
+    def _write(self, frames: Sequence[SpooledFrame]) -> None:
+        """Write frames with successive numbers, in batches that fit a segment, and sync."""
+        runs: list[list[SpooledFrame]] = []
+        for frame in frames:
+            if not runs or runs[-1][-1].seq + 1 != frame.seq:
+                runs.append([])
+            runs[-1].append(frame)
+        for run in runs:
+            self._write_run(run)
+
+    def _write_run(self, run: list[SpooledFrame]) -> None:
+        body = encode_frames(self._catalog, run, self._decimals)
+        schema = encode_texts(self._catalog, self._texts)
+        room = self._segment_bytes - HEADER_BYTES - len(schema) - 4 * 1024
+        if len(body) > room:
+            if len(run) == 1:
+                raise OSError(errno.EFBIG, f"one frame needs {len(body)} bytes, a segment has room for {room}")
+            self._write_run(run[: len(run) // 2])
+            self._write_run(run[len(run) // 2 :])
+            return
+        segment = self._segment_for(len(body) + 2 * BATCH_ROOM, len(schema) + BATCH_ROOM)
+        fd = os.open(segment.path, os.O_WRONLY)
+        try:
+            if self._catalog not in segment.schemas:
+                batch = pack_batch(segment.number, self.boot, SCHEMA, 0, 0, 0, schema)
+                _pwrite(fd, batch, segment.end)
+                segment.end += len(batch)
+                segment.schemas[self._catalog] = self._texts
+            n_values = sum(frame.n_good for frame in run)
+            batch = pack_batch(segment.number, self.boot, FRAMES, run[0].seq, len(run), n_values, body)
+            _pwrite(fd, batch, segment.end)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        head = head_at(batch, 0, segment.number)
+        assert head is not None
+        segment.add(segment.end, head)
+        segment.end += len(batch)
+        self._committed[self.boot].add(run[0].seq, run[-1].seq)
+
+    def _segment_for(self, n_bytes: int, schema_bytes: int) -> Segment:
+        """Return the segment that has room for a batch, a new one if the last has not."""
+        if self._segments:
+            last = self._segments[-1]
+            need = n_bytes + (0 if self._catalog in last.schemas else schema_bytes)
+            if last.end + need <= last.size:
+                return last
+        number = 1 + max(self._dropped_through, self._segments[-1].number if self._segments else 0)
+        path = self._folder / name_of(number)
+        budget = self._max_bytes - RESERVED_BYTES
+        recycled: Path | None = None
+        while self._segments and sum(s.size for s in self._segments) + self._segment_bytes > budget:
+            oldest = self._segments[0]
+            self._account(oldest)
+            if oldest.size == self._segment_bytes and recycled is None:
+                recycled = oldest.path
+            else:
+                oldest.path.unlink(missing_ok=True)
+            self._forget(oldest)
+        if recycled:
+            recycled.rename(path)
+            _write_at(path, segment_header(number))
+        else:
+            _make_zeroed(path, segment_header(number), self._segment_bytes)
+        _sync_folder(self._folder)
+        segment = Segment(path, number, self._segment_bytes)
+        self._segments.append(segment)
+        return segment
+
+    def _account(self, segment: Segment) -> None:
+        """Count, durably, what goes unsent with a segment, before it goes."""
+        frames, values = 0, 0
+        for i, (_, boot, first, n, n_values) in enumerate(segment.batches()):
+            unsent = [seq for seq in range(first, first + n) if not self.is_acked(boot, seq)]
+            frames += len(unsent)
+            if len(unsent) == n:
+                values += n_values
+            elif unsent:
+                values += sum(f.n_good for f in self._read(segment, i)[0] if f.seq in set(unsent))
+        before = (self._dropped, self._dropped_values, self._dropped_through)
+        self._dropped += frames
+        self._dropped_values += values
+        self._dropped_through = segment.number
+        try:
+            self._write_meta()
+        except OSError:
+            self._dropped, self._dropped_values, self._dropped_through = before
+            raise
+        if frames:
+            log.error("spool full: dropped %d frames (%d values) that nobody had yet", frames, values)
+
+    def _forget(self, segment: Segment) -> None:
+        self._segments.remove(segment)
+        for _, boot, first, n, _ in segment.batches():
+            self._committed[boot].discard_below(first + n)
+            self._acked.get(boot, RangeSet()).discard_below(first + n)
+        for boot in [boot for boot, held in self._committed.items() if not held and boot != self.boot]:
+            del self._committed[boot]
+            self._acked.pop(boot, None)
+
+    def _recover(self) -> list[Segment]:
+        """Return the segments that stand, whatever the files hold; what a drop had accounted already is removed."""
+        kept = []
+        for number, path in segments_in(self._folder):
+            try:
+                if number <= self._dropped_through:
+                    path.unlink()
+                    continue
+                segment = scan(path, number)
+            except OSError as error:
+                log.error("spool: %s cannot be read: %s", path.name, error)
+                continue
+            if segment.damaged:
+                log.error("spool: %s: %d damaged places skipped", path.name, segment.damaged)
+            for _, boot, first, n, _ in segment.batches():
+                self._committed.setdefault(boot, RangeSet()).add(first, first + n - 1)
+            kept.append(segment)
+        return kept
+
+    # --- small files ---
+
+    def _write_meta(self) -> None:
+        meta = {
+            "boot": self.boot,
+            "dropped": self._dropped,
+            "dropped_values": self._dropped_values,
+            "dropped_through": self._dropped_through,
+        }
+        _replace(self._folder / "meta", _sealed(json.dumps(meta).encode()))
+
+    def _write_cursor(self) -> None:
+        """Write the acknowledged ranges into the slot whose turn it is; not synced."""
+        self._cursor_turn += 1
+        whole = {"turn": self._cursor_turn, "acked": {b: to_text(r) for b, r in self._acked.items() if r}}
+        slot = _sealed(json.dumps(whole).encode())
+        if len(slot) > SLOT_BYTES:
+            whole["acked"] = {b: to_text(list(r)[:64]) for b, r in self._acked.items() if r}
+            slot = _sealed(json.dumps(whole).encode())
+        fd = os.open(self._folder / "cursor", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            _pwrite(fd, slot.ljust(SLOT_BYTES, b"\0"), SLOT_BYTES * (self._cursor_turn % 2))
+        finally:
+            os.close(fd)
+        self._cursor_dirty = False
+
+    def _read_cursor(self) -> None:
+        try:
+            raw = (self._folder / "cursor").read_bytes()
+        except OSError:
+            return
+        slots = [_unsealed(raw[at : at + SLOT_BYTES].rstrip(b"\0")) for at in (0, SLOT_BYTES)]
+        newest = max((slot for slot in slots if slot), key=lambda slot: int(slot.get("turn", 0)), default=None)
+        if newest is None:
+            return
+        self._cursor_turn = int(newest["turn"])
+        for boot, text in newest["acked"].items():
+            self._acked[int(boot)] = RangeSet(from_text(text))
+
+
+BATCH_ROOM: Final = 64  # header and padding of one batch
+
+
+def _pwrite(fd: int, data: bytes, at: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], at + done)
+
+
+def _write_at(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        _pwrite(fd, data, 0)
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+
+
+def _make_zeroed(path: Path, header: bytes, size: int) -> None:
+    """Make a segment with every block written once: a later write into it changes no metadata, so a sync is cheap."""
+    fresh = path.with_suffix(".new")
+    try:
+        with fresh.open("wb") as file:
+            file.write(header)
+            left = size - len(header)
+            while left > 0:
+                left -= file.write(bytes(min(left, 1 << 20)))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def _replace(path: Path, data: bytes) -> None:
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sealed(body: bytes) -> bytes:
+    return b"%08x %s" % (zlib.crc32(body), body)
+
+
+def _unsealed(raw: bytes) -> dict[str, Any] | None:
+    crc, _, body = raw.partition(b" ")
+    try:
+        whole = json.loads(body) if int(crc, 16) == zlib.crc32(body) else None
+    except ValueError:
+        return None
+    return whole if isinstance(whole, dict) else None
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        found = _unsealed(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        log.error("spool: %s", error)
+        return {}
+    if found is None:
+        log.error("spool: meta is damaged: the counters of dropped frames begin again at 0")
+        return {}
+    return found
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Return what a spool folder holds, reading only; for `corridor spool verify`."""
+    boots: dict[int, RangeSet] = {}
+    frames = values = batches = largest = damaged = 0
+    meta = _read_meta(folder / "meta") if (folder / "meta").exists() else {}
+    for number, path in segments_in(folder):
+        segment = scan(path, number)
+        damaged += segment.damaged
+        for i, (_, boot, first, n, n_values) in enumerate(segment.batches()):
+            rows_of = {catalog: [len(t.names) for t in texts] for catalog, texts in segment.schemas.items()}
+            try:
+                head, body = segment.read(i)
+                decode_frames(body, head, rows_of[catalog_of(body)])
+            except (ValueError, KeyError):
+                damaged += 1
+                continue
+            boots.setdefault(boot, RangeSet()).add(first, first + n - 1)
+            frames, values, batches, largest = frames + n, values + n_values, batches + 1, max(largest, n)
+    first_kept = {boot: next(iter(ranges))[0] for boot, ranges in boots.items()}
+    through = int(meta.get("dropped_through", 0))
+    return {
+        "dir": str(folder),
+        "ok": damaged == 0,
+        "boots": {str(boot): [list(span) for span in ranges] for boot, ranges in sorted(boots.items())},
+        "frames": frames,
+        "values": values,
+        "batches": batches,
+        "largest_batch": largest,
+        "damaged": damaged,
+        "dropped_below": {str(boot): first for boot, first in first_kept.items() if first > 1 and through},
+    }
+
+

@@ -1,0 +1,87 @@
+"""A spool that forgets: the same contract in memory, for a box without a disk that may be written and for benches."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gateway.model.frame import Frame
+from gateway.model.ranges import RangeSet
+from gateway.spool.record import SpooledFrame
+from gateway.spool.spool import Position, SpoolStatistics, Unsent
+from gateway.wire.frame_lines import ScanText
+
+VALUE_BYTES: Final = 12  # float64 and quality
+
+
+class MemorySpool:
+    """Frames in a bounded ring; the oldest go first and are counted."""
+
+    def __init__(self, max_bytes: int, catalog: str, texts: Sequence[ScanText], boot: int = 1) -> None:
+        self.boot = boot
+        self.next_seq = 1
+        self._max_bytes = max_bytes
+        self._catalog = catalog
+        self._texts = tuple(texts)
+        self._frames: OrderedDict[int, SpooledFrame] = OrderedDict()
+        self._bytes = 0
+        self._acked = RangeSet()
+        self._dropped = 0
+        self._dropped_values = 0
+
+    def append(self, frame: Frame) -> None:
+        """Take a frame whose seq is next_seq."""
+        if frame.seq != self.next_seq:
+            raise ValueError(f"frame {frame.seq} out of order, wanted {self.next_seq}")
+        self.next_seq += 1
+        held = SpooledFrame(
+            frame.scan.number,
+            frame.seq,
+            frame.due_ns,
+            frame.time_ns,
+            frame.uncertainty_ns,
+            frame.value.copy(),
+            frame.quality.copy(),
+        )
+        self._frames[frame.seq] = held
+        self._bytes += VALUE_BYTES * held.value.size
+        while self._bytes > self._max_bytes:
+            _, lost = self._frames.popitem(last=False)
+            self._bytes -= VALUE_BYTES * lost.value.size
+            if lost.seq not in self._acked:
+                self._dropped += 1
+                self._dropped_values += lost.n_good
+
+    async def commit(self) -> None:
+        """Do nothing: memory is as durable as it will ever be."""
+
+    def ack(self, boot: int, first: int, last: int) -> None:
+        """Take note that the broker has these frames."""
+        if boot == self.boot:
+            self._acked.add(first, last)
+
+    def is_acked(self, boot: int, seq: int) -> bool:
+        """Return whether the broker has this frame."""
+        return boot == self.boot and seq in self._acked
+
+    async def unsent(self, after: Position, want: Callable[[int, int], bool]) -> Unsent | None:
+        """Return the next unacknowledged frame behind `after`, as a batch of one."""
+        for seq, frame in self._frames.items():
+            if seq > after[1] and seq not in self._acked and want(self.boot, seq):
+                return Unsent((0, seq), self.boot, self._catalog, self._texts, (frame,))
+        return None
+
+    def boots(self) -> dict[int, tuple[int, int]]:
+        """Return the range held."""
+        return {self.boot: (next(iter(self._frames)), self.next_seq - 1)} if self._frames else {}
+
+    def statistics(self) -> SpoolStatistics:
+        """Return what it holds and has lost."""
+        unsent = sum(seq not in self._acked for seq in self._frames)
+        return SpoolStatistics(
+            bytes=self._bytes, unsent=unsent, dropped=self._dropped, dropped_values=self._dropped_values
+        )
+
+    async def close(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,373 @@
+"""Batches of frames as bytes: the format of the spool.
+
+Invariants
+    A batch is accepted only if its magic, its segment number, its length and its CRC32C agree; anything else is
+    skipped. Frames of a batch have successive sequence numbers of one boot. A batch explains itself with the schema
+    batch (same catalog) that stands before it in the same segment. Numbers are little endian.
+
+    segment  | header page | batch | batch | ... | zeros or old batches of a lower segment number |
+    header   | magic 8s | segment u32 | crc u32 |                                        padded to HEADER_BYTES
+    batch    | magic u32 | segment u32 | boot u32 | kind u32 | first_seq u64 | n_frames u32 | n_values u32
+             | length u32 | crc u32 | payload, length bytes | padding to 8 |
+             crc covers the batch's header without itself, then the payload
+    schema   payload = JSON of frame_lines.encode_texts
+    frames   payload = zlib( catalog 8s | varints: scan, due_ns, time_ns, uncertainty_ns of each frame, each column as
+             differences | for each scan in ascending number its matrix of values and quality, column after column )
+    column   | mode u8 | decimals u8 | differences as zigzag varints | 0, or 1 and the qualities as varint differences |
+             mode SCALED: value * 10^decimals; SINGLE: bits of the float32; DOUBLE: bits of the float64; EMPTY: no good value
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers.jit import kernel
+from drivers.quality import BAD
+from gateway.wire.frame_lines import EXACT, FLOAT32_TEXT
+
+SEGMENT_MAGIC: Final = b"CGSPOOL1"
+BATCH_MAGIC: Final = 0x31424743  # "CGB1"
+HEADER_BYTES: Final = 4096  # one page, so that batches never share one with the header
+ALIGN: Final = 8
+SCHEMA: Final = 1
+FRAMES: Final = 2
+BATCH: Final = struct.Struct("<IIIIQIIII")
+SEGMENT: Final = struct.Struct("<8sII")
+ZLIB_LEVEL: Final = 1  # level 6 and zstd gain below 1 % on these columns (ACQUISITION section 8)
+SCALED, SINGLE, DOUBLE, EMPTY = 0, 1, 2, 3
+MAX_VARINT: Final = 10  # bytes of a 64-bit varint
+CATALOG_BYTES: Final = 8
+
+
+def _crc_table() -> NDArray[np.uint32]:
+    table = np.zeros(256, np.uint32)
+    for i in range(256):
+        crc = i
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)  # Castagnoli polynomial, reflected
+        table[i] = crc
+    return table
+
+
+_CRC: Final = _crc_table()
+
+
+@kernel("u4(u1[::1], u4[::1], u4)", nogil=True)
+def _crc_update(data, table, crc):
+    """Return the CRC32C register after these bytes."""
+    for i in range(data.size):
+        crc = (crc >> np.uint32(8)) ^ table[(crc ^ np.uint32(data[i])) & np.uint32(255)]
+    return crc
+
+
+def crc32c(*parts: bytes) -> int:
+    """Return the CRC32C of the parts in a row (RFC 3720, appendix B.4)."""
+    crc = np.uint32(0xFFFFFFFF)
+    for part in parts:
+        crc = _crc_update(np.frombuffer(part, np.uint8).copy(), _CRC, crc) if part else crc
+    return int(crc) ^ 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHead:
+    """The header of a batch. n_values counts the good values of its frames."""
+
+    segment: int
+    boot: int
+    kind: int
+    first_seq: int
+    n_frames: int
+    n_values: int
+    length: int
+    crc: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole batch in the segment, padding included."""
+        return -(-(BATCH.size + self.length) // ALIGN) * ALIGN
+
+
+def segment_header(number: int) -> bytes:
+    """Return the header page of a segment."""
+    crc = crc32c(SEGMENT_MAGIC, number.to_bytes(4, "little"))
+    return SEGMENT.pack(SEGMENT_MAGIC, number, crc).ljust(HEADER_BYTES, b"\0")
+
+
+def segment_number(page: bytes) -> int | None:
+    """Return the number in a segment's header page, or None if it is not one."""
+    if len(page) < SEGMENT.size:
+        return None
+    magic, number, crc = SEGMENT.unpack_from(page)
+    return number if magic == SEGMENT_MAGIC and crc == crc32c(magic, number.to_bytes(4, "little")) else None
+
+
+def pack_batch(segment: int, boot: int, kind: int, first_seq: int, n_frames: int, n_values: int, body: bytes) -> bytes:
+    """Return a batch as it is written."""
+    head = BATCH.pack(BATCH_MAGIC, segment, boot, kind, first_seq, n_frames, n_values, len(body), 0)
+    crc = crc32c(head[:-4], body)
+    batch = head[:-4] + crc.to_bytes(4, "little") + body
+    return batch + bytes(-len(batch) % ALIGN)
+
+
+def head_at(data: bytes | memoryview, at: int, segment: int) -> BatchHead | None:
+    """Return the header of a batch of this segment if one whole, undamaged batch begins at `at`."""
+    if at + BATCH.size > len(data):
+        return None
+    magic, *fields = BATCH.unpack_from(data, at)
+    if magic != BATCH_MAGIC:
+        return None
+    head = BatchHead(*fields)
+    if head.segment != segment or at + BATCH.size + head.length > len(data):
+        return None
+    view = memoryview(data)[at : at + BATCH.size + head.length]
+    return head if crc32c(bytes(view[: BATCH.size - 4]), bytes(view[BATCH.size :])) == head.crc else None
+
+
+def body_of(data: bytes, at: int, head: BatchHead) -> bytes:
+    """Return the payload of a batch."""
+    return data[at + BATCH.size : at + BATCH.size + head.length]
+
+
+# --- columns ------------------------------------------------------------------------------------------------------------
+
+
+@kernel("i8(i8, u1[::1], i8)", nogil=True)
+def _put(x, out, pos):
+    """Write a signed number as a zigzag varint; return the position behind it."""
+    z = (np.uint64(x) << np.uint64(1)) ^ np.uint64(x >> np.int64(63))
+    while z >= np.uint64(128):
+        out[pos] = np.uint8(z & np.uint64(127)) | np.uint8(128)
+        z >>= np.uint64(7)
+        pos += 1
+    out[pos] = np.uint8(z)
+    return pos + 1
+
+
+@kernel("UniTuple(i8, 2)(u1[::1], i8)", nogil=True)
+def _get(data, pos):
+    """Return (number, position behind it) of a zigzag varint; a position beyond the end means: cut off."""
+    z = np.uint64(0)
+    shift = np.uint64(0)
+    while pos < data.size:
+        byte = data[pos]
+        pos += 1
+        z |= np.uint64(byte & np.uint8(127)) << shift
+        if byte < 128:
+            return np.int64(z >> np.uint64(1)) ^ -np.int64(z & np.uint64(1)), pos
+        shift += np.uint64(7)
+        if shift > np.uint64(63):
+            break
+    return np.int64(0), data.size + 1
+
+
+@kernel("i8(i8[::1], u1[::1], i8)", nogil=True)
+def put_column(column, out, pos):
+    """Write a column of whole numbers as differences; return the position behind it."""
+    before = np.int64(0)
+    for i in range(column.size):
+        pos = _put(column[i] - before, out, pos)
+        before = column[i]
+    return pos
+
+
+@kernel("i8(u1[::1], i8, i8[::1])", nogil=True)
+def get_column(data, pos, column):
+    """Fill a column from its differences; return the position behind it."""
+    before = np.int64(0)
+    for i in range(column.size):
+        step, pos = _get(data, pos)
+        if pos > data.size:
+            return pos
+        before += step
+        column[i] = before
+    return pos
+
+
+@kernel("i8(f8[:, ::1], u4[:, ::1], i1[::1], f4[::1], u4[::1], f8[::1], i8[::1], u1[::1], i8)", nogil=True)
+def put_matrix(value, quality, decimals, f4, bits4, f8, bits8, out, pos):
+    """Write the values and qualities of one scan's frames, column after column; return the position behind them.
+
+    value float64[frames, rows], quality uint32[frames, rows];  f4, bits4 and f8, bits8  one number seen as its bits
+    """
+    frames, rows = value.shape
+    for j in range(rows):
+        hint = np.int64(decimals[j])
+        power = 10.0 ** max(hint, 0)
+        any_good = False
+        scaled = hint >= 0
+        single = hint == FLOAT32_TEXT
+        for i in range(frames):
+            v = value[i, j]
+            if quality[i, j] & BAD:
+                continue
+            any_good = True
+            m = np.rint(v * power)
+            if scaled and not (abs(m) < EXACT and m / power == v and (m != 0.0 or np.copysign(1.0, v) > 0.0)):
+                scaled = False
+            if single and np.float64(np.float32(v)) != v:
+                single = False
+        mode = SCALED if scaled else (SINGLE if single else DOUBLE)
+        out[pos] = mode if any_good else EMPTY
+        out[pos + 1] = max(hint, 0)
+        pos += 2
+        before = np.int64(0)
+        mixed = False
+        for i in range(frames):
+            mixed = mixed or quality[i, j] != 0
+            if not any_good:
+                continue
+            bits = before
+            if not quality[i, j] & BAD:
+                if mode == SCALED:
+                    bits = np.int64(np.rint(value[i, j] * power))
+                elif mode == SINGLE:
+                    f4[0] = np.float32(value[i, j])
+                    bits = np.int64(bits4[0])
+                else:
+                    f8[0] = value[i, j]
+                    bits = bits8[0]
+            pos = _put(bits - before, out, pos)
+            before = bits
+        out[pos] = 1 if mixed else 0
+        pos += 1
+        if mixed:
+            last = np.int64(0)
+            for i in range(frames):
+                q = np.int64(quality[i, j])
+                pos = _put(q - last, out, pos)
+                last = q
+    return pos
+
+
+@kernel("i8(u1[::1], i8, f4[::1], u4[::1], f8[::1], i8[::1], f8[:, ::1], u4[:, ::1])", nogil=True)
+def get_matrix(data, pos, f4, bits4, f8, bits8, value, quality):
+    """Fill values (NaN where bad) and qualities from what put_matrix wrote; return the position behind them."""
+    frames, rows = value.shape
+    for j in range(rows):
+        if pos + 3 > data.size:
+            return np.int64(data.size + 1)
+        mode = data[pos]
+        power = 10.0 ** np.int64(data[pos + 1])
+        pos += 2
+        before = np.int64(0)
+        for i in range(frames):
+            value[i, j] = np.nan
+            quality[i, j] = 0
+            if mode == EMPTY:
+                continue
+            step, pos = _get(data, pos)
+            if pos > data.size:
+                return pos
+            before += step
+            if mode == SCALED:
+                value[i, j] = np.float64(before) / power
+            elif mode == SINGLE:
+                bits4[0] = np.uint32(before)
+                value[i, j] = np.float64(f4[0])
+            else:
+                bits8[0] = before
+                value[i, j] = f8[0]
+        if pos >= data.size:
+            return np.int64(data.size + 1)
+        mixed = data[pos]
+        pos += 1
+        if mixed:
+            last = np.int64(0)
+            for i in range(frames):
+                step, pos = _get(data, pos)
+                if pos > data.size:
+                    return pos
+                last += step
+                quality[i, j] = np.uint32(last)
+                if quality[i, j] & BAD:
+                    value[i, j] = np.nan
+    return pos
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledFrame:
+    """One frame as the spool holds it; arrays are its own."""
+
+    scan: int
+    seq: int
+    due_ns: int
+    time_ns: int
+    uncertainty_ns: int
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint32]
+
+    @property
+    def n_good(self) -> int:
+        """How many of its values may be used."""
+        return int(np.count_nonzero(self.quality & BAD == 0))
+
+
+class CorruptBatch(ValueError):
+    """A batch whose CRC was right but whose columns do not fit its schema."""
+
+
+def encode_frames(catalog: str, frames: Sequence[SpooledFrame], decimals: Sequence[NDArray[np.int8]]) -> bytes:
+    """Return the payload of frames with successive numbers; decimals[scan] int8[rows] says how values are scaled."""
+    n = len(frames)
+    n_cells = sum(frame.value.size for frame in frames)
+    out = np.zeros(4 * MAX_VARINT * n + (2 * MAX_VARINT + 3) * n_cells + 64, np.uint8)
+    pos = 0
+    for name in ("scan", "due_ns", "time_ns", "uncertainty_ns"):
+        pos = put_column(np.array([getattr(frame, name) for frame in frames], np.int64), out, pos)
+    f4, f8 = np.zeros(1, np.float32), np.zeros(1)
+    for scan in sorted({frame.scan for frame in frames}):
+        members = [frame for frame in frames if frame.scan == scan]
+        value = np.stack([frame.value for frame in members])
+        quality = np.stack([frame.quality for frame in members])
+        pos = put_matrix(
+            value, quality, decimals[scan], f4, f4.view(np.uint32), f8, f8.view(np.int64), out, pos
+        )
+    return zlib.compress(catalog.encode().ljust(CATALOG_BYTES)[:CATALOG_BYTES] + out[:pos].tobytes(), ZLIB_LEVEL)
+
+
+def decode_frames(body: bytes, head: BatchHead, rows: Sequence[int]) -> list[SpooledFrame]:
+    """Return the frames of a payload; rows[scan] says how many values a frame of that scan has; raises CorruptBatch."""
+    try:
+        data = np.frombuffer(zlib.decompress(body), np.uint8)[CATALOG_BYTES:].copy()
+    except zlib.error as error:
+        raise CorruptBatch(str(error)) from None
+    n, pos = head.n_frames, 0
+    columns = np.zeros((4, n), np.int64)
+    for column in columns:
+        pos = get_column(data, pos, column)
+    if pos > data.size or (n and not 0 <= columns[0].min() <= columns[0].max() < len(rows)):
+        raise CorruptBatch("its columns do not fit its schema")
+    f4, f8 = np.zeros(1, np.float32), np.zeros(1)
+    cells: dict[int, tuple[NDArray[np.float64], NDArray[np.uint32]]] = {}
+    for scan in np.unique(columns[0]):
+        shape = (int(np.count_nonzero(columns[0] == scan)), rows[scan])
+        value, quality = np.zeros(shape), np.zeros(shape, np.uint32)
+        pos = get_matrix(data, pos, f4, f4.view(np.uint32), f8, f8.view(np.int64), value, quality)
+        if pos > data.size:
+            raise CorruptBatch("its columns are cut off")
+        cells[int(scan)] = (value, quality)
+    taken = dict.fromkeys(cells, 0)
+    frames = []
+    for i in range(n):
+        scan = int(columns[0, i])
+        value, quality = cells[scan]
+        k = taken[scan]
+        taken[scan] += 1
+        due, time_ns, uncertainty = (int(x) for x in columns[1:, i])
+        frames.append(SpooledFrame(scan, head.first_seq + i, due, time_ns, uncertainty, value[k], quality[k]))
+    return frames
+
+
+def catalog_of(body: bytes) -> str:
+    """Return the catalog that a frames payload was made with; raises CorruptBatch."""
+    try:
+        return zlib.decompressobj().decompress(body, CATALOG_BYTES).decode().strip()
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise CorruptBatch(str(error)) from None

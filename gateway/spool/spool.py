@@ -1,0 +1,80 @@
+"""The contract of every spool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from gateway.model.frame import Frame
+from gateway.spool.record import SpooledFrame
+from gateway.wire.frame_lines import ScanText
+
+SpoolState = Literal["ok", "full", "read_only", "failing"]
+Position = tuple[int, int]  # segment number, batch in it: where a reader of the backlog stands
+START: Position = (0, 0)
+
+
+@dataclass(slots=True)
+class SpoolStatistics:
+    """What the spool holds and has lost; dropped counts what went before any acknowledgement, since it was made."""
+
+    state: SpoolState = "ok"
+    bytes: int = 0
+    oldest_ns: int | None = None
+    unsent: int = 0
+    pending: int = 0
+    dropped: int = 0
+    dropped_values: int = 0
+    damaged: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Committed frames of one batch that nobody has acknowledged, and how their lines look."""
+
+    position: Position
+    boot: int
+    catalog: str
+    texts: tuple[ScanText, ...]
+    frames: tuple[SpooledFrame, ...]
+
+
+class Spool(Protocol):
+    """A durable queue of frames with sequence numbers per boot."""
+
+    boot: int
+    next_seq: int
+
+    def append(self, frame: Frame) -> None:
+        """Take a frame whose seq is next_seq; it is safe after the next commit."""
+        ...
+
+    async def commit(self) -> None:
+        """Make everything appended so far durable; a disk that fails is a state, not an exception."""
+        ...
+
+    def ack(self, boot: int, first: int, last: int) -> None:
+        """Take note that the broker has these frames."""
+        ...
+
+    def is_acked(self, boot: int, seq: int) -> bool:
+        """Return whether the broker has this frame."""
+        ...
+
+    async def unsent(self, after: Position, want: Callable[[int, int], bool]) -> Unsent | None:
+        """Return the next batch behind `after` with unacknowledged frames for which want(boot, seq) holds, or None."""
+        ...
+
+    def boots(self) -> dict[int, tuple[int, int]]:
+        """Return the committed range of every boot still held."""
+        ...
+
+    def statistics(self) -> SpoolStatistics:
+        """Return what it holds and has lost."""
+        ...
+
+    async def close(self) -> None:
+        """Commit and give the files back."""
+        ...

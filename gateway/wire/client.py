@@ -1,0 +1,228 @@
+"""The one MQTT client: PUBACK reason codes, fail-fast, manual acknowledgement, reconnecting for ever.
+
+aiomqtt hides a refused publish and lets one in flight wait out its timeout when the broker dies; the subclass here mends
+both. It reaches into private names of aiomqtt 2.5 (`_client`, `_pending_publishes`, `_pending_call`, `_wait_for`,
+`_on_publish`, `_disconnected`), which tests/gateway/wire/test_client.py pins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiomqtt
+from aiomqtt import Message, MqttError
+from paho.mqtt import client as paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from gateway.model.corridor import MqttSpec
+
+log = logging.getLogger(__name__)
+
+KEEPALIVE_S: Final = 10  # paho notices a frozen broker after two of these
+ACK_TIMEOUT_S: Final = 8.0  # a broker that takes longer for one PUBACK is as good as away
+CONNECT_TIMEOUT_S: Final = 5.0  # a satellite round trip, a TLS handshake, and reserve
+BACKOFF_FIRST_S: Final = 0.1
+BACKOFF_CAP_S: Final = 1.0  # DESIGN section 5: towards the broker at most 1 s
+STABLE_S: Final = 5.0  # a session that lived this long starts the back-off anew
+REFUSED: Final = 0x80  # MQTT 5: reason codes from here on are failures
+UNSUPPORTED_VERSION: Final = (1, 132)  # CONNACK of 3.1.1 and of 5
+IN_FLIGHT: Final = 64  # QoS 1 messages on their way to the broker; paho queues what is beyond
+PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+
+__all__ = ["Client", "Message", "MqttError", "Rejected", "Will", "keep_connected"]
+
+Acked = Callable[[int], None]
+
+
+class Rejected(MqttError):
+    """The broker refused one publish; `code` is its PUBACK reason code."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"refused by the broker: {text} (0x{code:02x})")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker says in our name when we vanish; retained, QoS 1."""
+
+    topic: str
+    payload: bytes
+
+
+class Client(aiomqtt.Client):
+    """One connection. Make a new one for each: re-entering would make paho send old publishes again."""
+
+    def __init__(self, hostname: str, port: int, *, manual_ack: bool, **options: Any) -> None:
+        super().__init__(hostname, port, **options)
+        self.is_v5 = options["protocol"] is aiomqtt.ProtocolVersion.V5
+        self._refused: dict[int, ReasonCode] = {}
+        self._sent: dict[int, Acked] = {}
+        self.pending_calls_threshold = IN_FLIGHT + 1  # its warning is one log line per publish beyond this
+        self._client.connect_timeout = CONNECT_TIMEOUT_S
+        if manual_ack:
+            self._client.manual_ack_set(True)
+
+    def send(self, topic: str, payload: bytes, acked: Acked) -> None:
+        """Publish with QoS 1 without waiting; `acked(reason_code)` is called once, or never if the session ends first.
+
+        Raises MqttError when the connection is gone.
+        """
+        info = self._client.publish(topic, payload, 1)
+        if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_QUEUE_SIZE):
+            raise MqttError(f"could not publish: {paho.error_string(info.rc)}")
+        self._sent[info.mid] = acked
+
+    def ack(self, message: Message) -> None:
+        """Acknowledge a received message now; for clients connected with manual_ack."""
+        self._client.ack(message.mid, message.qos)
+
+    async def lost(self) -> None:
+        """Wait until the connection is gone, then raise MqttError."""
+        await asyncio.wait({self._disconnected})
+        raise MqttError("connection lost") from self._disconnected.exception()
+
+    def _on_publish(
+        self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        if acked := self._sent.pop(mid, None):
+            acked(reason_code.value)
+            return
+        if reason_code.value >= REFUSED and mid in self._pending_publishes:
+            self._refused[mid] = reason_code
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    def _pending_call(self, mid: int, value: Any, pending_dict: dict[int, Any]) -> Any:
+        call = super()._pending_call(mid, value, pending_dict)
+        return self._checked(mid, call) if pending_dict is self._pending_publishes else call
+
+    @contextlib.contextmanager
+    def _checked(self, mid: int, call: Any) -> Iterator[None]:
+        with call:
+            yield
+        if refused := self._refused.pop(mid, None):
+            raise Rejected(refused.value, str(refused))
+
+    async def _wait_for(self, fut: Any, timeout: float | None) -> Any:
+        if fut is self._connected or fut is self._disconnected:
+            return await super()._wait_for(fut, timeout)
+        answer = asyncio.ensure_future(super()._wait_for(fut, timeout))
+        try:
+            await asyncio.wait({answer, self._disconnected}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            raise MqttError("connection lost while waiting")
+        finally:
+            answer.cancel()
+
+
+def _client(url: str, spec: MqttSpec, identifier: str, v5: bool, options: dict[str, Any]) -> Client:
+    parts = urlsplit(url)
+    secure = parts.scheme in ("mqtts", "wss")
+    common: dict[str, Any] = {
+        "identifier": identifier,
+        "username": spec.username,
+        "password": spec.password,
+        "protocol": aiomqtt.ProtocolVersion.V5 if v5 else aiomqtt.ProtocolVersion.V311,
+        "transport": "websockets" if parts.scheme in ("ws", "wss") else "tcp",
+        "websocket_path": (parts.path or "/mqtt") if parts.scheme in ("ws", "wss") else None,
+        "timeout": ACK_TIMEOUT_S,
+        "keepalive": KEEPALIVE_S,
+        "max_inflight_messages": IN_FLIGHT,
+        "socket_options": ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),  # else Nagle holds a small publish for 40 ms
+        "tls_context": _tls(spec) if secure else None,
+        "manual_ack": options["manual_ack"],
+    }
+    if will := options["will"]:
+        common["will"] = aiomqtt.Will(will.topic, will.payload, qos=1, retain=True)
+    if v5:
+        properties = Properties(PacketTypes.CONNECT)
+        if options["session_expiry_s"]:
+            properties.SessionExpiryInterval = options["session_expiry_s"]
+        if options["receive_maximum"]:
+            properties.ReceiveMaximum = options["receive_maximum"]
+        common |= {"properties": properties, "clean_start": options["clean_start"]}
+    else:
+        common["clean_session"] = options["clean_start"]
+    return Client(parts.hostname or "", parts.port or PORTS[parts.scheme], **common)
+
+
+def _tls(spec: MqttSpec) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(spec.ca_file) if spec.ca_file else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if spec.cert_file:
+        context.load_cert_chain(spec.cert_file, spec.key_file)
+    return context
+
+
+async def keep_connected(
+    spec: MqttSpec,
+    identifier: str,
+    session: Callable[[Client], Awaitable[None]],
+    *,
+    on_state: Callable[[bool, str], None] | None = None,
+    will: Callable[[], Will] | Will | None = None,
+    clean_start: bool = True,
+    session_expiry_s: int = 0,
+    manual_ack: bool = False,
+    receive_maximum: int | None = None,
+) -> None:
+    """Connect, run `session` on the connection, and begin again whenever it is lost, until cancelled.
+
+    MQTT 5, or 3.1.1 with a broker that cannot (said once). The URLs are tried in turn; the wait between attempts is
+    capped and jittered. `on_state(up, what)` hears of every change. A session that returns ends the whole; what it
+    raises other than MqttError propagates.
+    """
+    loop = asyncio.get_running_loop()
+    delay_s, attempt, known, v5 = BACKOFF_FIRST_S, 0, "", dict.fromkeys(spec.urls, True)
+    while True:
+        url = spec.urls[attempt % len(spec.urls)]
+        options = {
+            "will": will() if callable(will) else will,
+            "clean_start": clean_start,
+            "session_expiry_s": session_expiry_s,
+            "manual_ack": manual_ack,
+            "receive_maximum": receive_maximum,
+        }
+        began = None
+        try:
+            async with _client(url, spec, identifier, v5[url], options) as client:
+                began = loop.time()
+                known = _tell(on_state, True, f"connected to {url}", known)
+                await session(client)
+                return
+        except aiomqtt.MqttCodeError as error:
+            code = error.rc.value if isinstance(error.rc, ReasonCode) else error.rc
+            if v5[url] and code in UNSUPPORTED_VERSION:
+                log.warning("%s speaks MQTT 3.1.1 only: no reason codes, no shared subscriptions", url)
+                v5[url] = False
+                continue
+            known = _tell(on_state, False, f"{url}: {error}", known)
+        except (MqttError, OSError, ssl.SSLError) as error:
+            known = _tell(on_state, False, f"{url}: {error}", known)
+        if began is not None and loop.time() - began > STABLE_S:
+            delay_s = BACKOFF_FIRST_S
+        attempt += 1
+        await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+        delay_s = min(2 * delay_s, BACKOFF_CAP_S)
+
+
+def _tell(on_state: Callable[[bool, str], None] | None, up: bool, what: str, known: str) -> str:
+    """Log a change of state once, pass it on, and return it."""
+    now = f"{up}{what if up else ''}"
+    if now != known:
+        log.log(logging.INFO if up else logging.WARNING, "broker %s", what if up else f"away: {what}")
+        if on_state:
+            on_state(up, what)
+    return now
