@@ -34,6 +34,8 @@ from gateway.wire.topics import GatewayAddress, parse
 log = logging.getLogger(__name__)
 
 MEMORY_SPOOL_BYTES: Final = 32_000_000  # when no disk will have us: some 45 min at 1,000 values/s
+DRAIN_S: Final = 0.8  # for the last frames on their way out, likewise
+DRAIN_LOOK_S: Final = 0.02
 LAST_WORDS_S: Final = 0.5  # for the goodbye to the broker: SIGTERM must end within 2 s
 START_DELAY_S: Final = 0.05  # from building to the first due time: every poller is waiting by then
 
@@ -70,19 +72,34 @@ class Gateway:
         origin_ns = self.clock.monotonic_ns() + round(START_DELAY_S * NS)
         try:
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(p.run(origin_ns), name=f"poll:{name}") for name, p in self._pollers()]
-                running.append(tasks.create_task(self._commit(origin_ns), name="commit"))
-                running.append(tasks.create_task(self._deliver(), name="deliver"))
+                polling = [tasks.create_task(p.run(origin_ns), name=f"poll:{name}") for name, p in self._pollers()]
+                serving = [
+                    tasks.create_task(self._commit(origin_ns), name="commit"),
+                    tasks.create_task(self._deliver(), name="deliver"),
+                ]
                 if self.spec.metrics_listen:
-                    running.append(tasks.create_task(self._serve_metrics(*self.spec.metrics_listen), name="metrics"))
+                    serving.append(tasks.create_task(self._serve_metrics(*self.spec.metrics_listen), name="metrics"))
                 await stop.wait()
-                for task in running:
+                for task in polling:
+                    task.cancel()
+                await self._drain()
+                for task in serving:
                     task.cancel()
         finally:
             await self.spool.close()
             self._commit_journal()
             for link in self.links.values():
                 await link.close()
+
+    async def _drain(self) -> None:
+        """Commit the last frames and give a broker that is there the time to take them; the spool keeps the rest."""
+        await self.spool.commit()
+        self._commit_journal()
+        deadline_ns = self.clock.monotonic_ns() + round(DRAIN_S * NS)
+        while self.publisher.is_connected and self.clock.monotonic_ns() < deadline_ns:
+            if not self.spool.statistics().unsent and self.journal.next() is None:
+                return
+            await self.clock.sleep_until(self.clock.monotonic_ns() + round(DRAIN_LOOK_S * NS))
 
     def _pollers(self) -> list[tuple[str, Poller]]:
         units = {i: device.unit for i, device in enumerate(self.spec.devices)}

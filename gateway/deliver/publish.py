@@ -60,6 +60,11 @@ class Publisher:
         self._position = START
         self._writers: dict[ScanText, LineWriter] = {}
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a broker that takes frames."""
+        return self._client is not None
+
     # --- live lane ---
 
     def offer(self, device: int, seq: int, line: bytes) -> None:

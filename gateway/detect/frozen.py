@@ -33,7 +33,8 @@ def step(
 
     last float64[n], still int32[n], moved_ns int64[n]  state: the value, for how many polls and since when it stands
     share float64[n], moves, polls int32[n]  state: learnt share of polls in which it moves; how often it moved, of how many
-    The flag is set when standing still for so long has a chance below exp(-EVIDENCE) given that share.
+    The flag is set when standing still for so long has a chance below exp(-EVIDENCE) given that share. Stillness
+    teaches only when it is over: else a frozen tag would teach that it rarely moves.
     """
     for k in range(ready.size):
         now = time_ns[ready[k]]
@@ -48,21 +49,21 @@ def step(
                 moved_ns[i] = now
                 continue
             if value[i] != last[i]:
+                n = still[i] + 1
+                polls[i] = min(polls[i] + n, max(MEMORY, n))
+                share[i] += (1.0 / n - share[i]) * n / polls[i]
+                moves[i] = min(moves[i] + 1, MIN_MOVES)
                 last[i] = value[i]
                 moved_ns[i] = now
                 still[i] = 0
-                moves[i] = min(moves[i] + 1, MIN_MOVES)
                 flags[i] &= np.uint16(0xFFFF ^ FROZEN)
-            else:
-                still[i] += 1
-                evidence = -still[i] * np.log1p(-min(share[i], MAX_SHARE))
-                is_due = still[i] >= MIN_STILL and now - moved_ns[i] >= MIN_STILL_NS
-                if moves[i] >= MIN_MOVES and is_due and evidence >= EVIDENCE:
-                    flags[i] |= np.uint16(FROZEN)
-                    score[i] = max(score[i], 1.0 - 0.5 * EVIDENCE / evidence)
-                    continue  # a frozen tag must not teach that it rarely moves
-            polls[i] = min(polls[i] + 1, MEMORY)
-            share[i] += ((1.0 if still[i] == 0 else 0.0) - share[i]) / polls[i]
+                continue
+            still[i] += 1
+            evidence = -still[i] * np.log1p(-min(share[i], MAX_SHARE))
+            is_due = still[i] >= MIN_STILL and now - moved_ns[i] >= MIN_STILL_NS
+            if moves[i] >= MIN_MOVES and is_due and evidence >= EVIDENCE:
+                flags[i] |= np.uint16(FROZEN)
+                score[i] = max(score[i], 1.0 - 0.5 * EVIDENCE / evidence)
 
 
 class Frozen:

@@ -18,6 +18,7 @@ import errno
 import json
 import logging
 import os
+import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -78,7 +79,9 @@ class DiskSpool:
         self._errors: list[str] = []
         self._pending: deque[SpooledFrame] = deque()
         self._pending_values = 0
-        self._lock = asyncio.Lock()
+        self._lock = asyncio.Lock()  # one disk action at a time
+        self._guard = threading.RLock()  # the ranges and counters, which the disk's thread and the loop both touch
+        self._in_commit = 0  # frames up to here are being written
         self._committed: dict[int, RangeSet] = {}
         self._acked: dict[int, RangeSet] = {}
         self._cursor_turn = 0
@@ -114,7 +117,7 @@ class DiskSpool:
         )
         self._pending.append(copy)
         self._pending_values += copy.value.size
-        while self._pending_values > MAX_PENDING_VALUES:
+        while self._pending_values > MAX_PENDING_VALUES and self._pending[0].seq > self._in_commit:
             lost = self._pending.popleft()
             self._pending_values -= lost.value.size
             if lost.seq not in self._acked[self.boot]:
@@ -123,26 +126,34 @@ class DiskSpool:
 
     def ack(self, boot: int, first: int, last: int) -> None:
         """Take note that the broker has these frames."""
-        self._acked.setdefault(boot, RangeSet()).add(first, last)
-        self._cursor_dirty = True
+        with self._guard:
+            self._acked.setdefault(boot, RangeSet()).add(first, last)
+            self._cursor_dirty = True
 
     def is_acked(self, boot: int, seq: int) -> bool:
         """Return whether the broker has this frame."""
-        return boot in self._acked and seq in self._acked[boot]
+        with self._guard:
+            return boot in self._acked and seq in self._acked[boot]
+
+    def _are_acked(self, boot: int, first: int, last: int) -> bool:
+        with self._guard:
+            return boot in self._acked and self._acked[boot].covers(first, last)
 
     def boots(self) -> dict[int, tuple[int, int]]:
         """Return the committed range of every boot still held."""
         out = {}
-        for boot, ranges in sorted(self._committed.items()):
-            if spans := list(ranges):
-                out[boot] = (spans[0][0], spans[-1][1])
+        with self._guard:
+            for boot, ranges in sorted(self._committed.items()):
+                if spans := list(ranges):
+                    out[boot] = (spans[0][0], spans[-1][1])
         return out
 
     def statistics(self) -> SpoolStatistics:
         """Return what it holds and has lost."""
-        unsent = sum(
-            len(self._acked.get(boot, RangeSet()).missing_from(ranges)) for boot, ranges in self._committed.items()
-        )
+        with self._guard:
+            unsent = sum(
+                len(self._acked.get(boot, RangeSet()).missing_from(ranges)) for boot, ranges in self._committed.items()
+            )
         return SpoolStatistics(
             state=self._state,
             bytes=sum(segment.size for segment in self._segments) + RESERVED_BYTES,
@@ -160,8 +171,14 @@ class DiskSpool:
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
         async with self._lock:
             frames = list(self._pending)
-            if frames or self._cursor_dirty:
-                await asyncio.to_thread(self._commit, frames)
+            if not frames and not self._cursor_dirty:
+                return
+            self._in_commit = frames[-1].seq if frames else 0
+            done = await asyncio.to_thread(self._commit, frames)
+            self._in_commit = 0
+            for frame in frames if done else ():
+                self._pending.popleft()
+                self._pending_values -= frame.value.size
 
     async def unsent(self, after: Position, want: Callable[[int, int], bool]) -> Unsent | None:
         """Return the next batch behind `after` with unacknowledged frames for which want(boot, seq) holds, or None."""
@@ -172,7 +189,7 @@ class DiskSpool:
                 first = after[1] if segment.number == after[0] else 0
                 for i in range(first, len(segment)):
                     _, boot, seq, n, _ = segment.batch(i)
-                    if boot in self._acked and self._acked[boot].covers(seq, seq + n - 1):
+                    if self._are_acked(boot, seq, seq + n - 1):
                         continue
                     wanted = {s for s in range(seq, seq + n) if not self.is_acked(boot, s) and want(boot, s)}
                     if not wanted:
@@ -198,19 +215,18 @@ class DiskSpool:
         except (OSError, ValueError, KeyError, CorruptBatch) as error:
             log.error("spool: frames %d:%d-%d cannot be read: %s", boot, first, first + n - 1, error)
             segment.damaged += 1
-            self._acked.setdefault(boot, RangeSet()).add(first, first + n - 1)  # nobody will ever send them
+            self.ack(boot, first, first + n - 1)  # nobody will ever send them
             return [], ""
 
-    def _commit(self, frames: Sequence[SpooledFrame]) -> None:
+    def _commit(self, frames: Sequence[SpooledFrame]) -> bool:
+        """Write and sync; returns whether the frames are safe."""
         if not self._try(lambda: self._write(frames)):
-            return
-        for frame in frames:
-            self._pending.popleft()
-            self._pending_values -= frame.value.size
+            return False
         if frames and self._print_commits:
             print(f"COMMIT boot={self.boot} seq={frames[-1].seq}", flush=True)  # noqa: T201 - DESIGN section 5
         if self._cursor_dirty:
             self._try(self._write_cursor)
+        return True
 
     def _try(self, action: Callable[[], None]) -> bool:
         """Run a disk action; what the disk refuses becomes the state, told once per change."""
@@ -266,7 +282,8 @@ class DiskSpool:
         assert head is not None
         segment.add(segment.end, head)
         segment.end += len(batch)
-        self._committed[self.boot].add(run[0].seq, run[-1].seq)
+        with self._guard:
+            self._committed[self.boot].add(run[0].seq, run[-1].seq)
 
     def _segment_for(self, n_bytes: int, schema_bytes: int) -> Segment:
         """Return the segment that has room for a batch, a new one if the last has not."""
@@ -320,13 +337,14 @@ class DiskSpool:
             log.error("spool full: dropped %d frames (%d values) that nobody had yet", frames, values)
 
     def _forget(self, segment: Segment) -> None:
-        self._segments.remove(segment)
-        for _, boot, first, n, _ in segment.batches():
-            self._committed[boot].discard_below(first + n)
-            self._acked.get(boot, RangeSet()).discard_below(first + n)
-        for boot in [boot for boot, held in self._committed.items() if not held and boot != self.boot]:
-            del self._committed[boot]
-            self._acked.pop(boot, None)
+        with self._guard:
+            self._segments.remove(segment)
+            for _, boot, first, n, _ in segment.batches():
+                self._committed[boot].discard_below(first + n)
+                self._acked.get(boot, RangeSet()).discard_below(first + n)
+            for boot in [boot for boot, held in self._committed.items() if not held and boot != self.boot]:
+                del self._committed[boot]
+                self._acked.pop(boot, None)
 
     def _recover(self) -> list[Segment]:
         """Return the segments that stand, whatever the files hold; what a drop had accounted already is removed."""
@@ -361,10 +379,12 @@ class DiskSpool:
     def _write_cursor(self) -> None:
         """Write the acknowledged ranges into the slot whose turn it is; not synced."""
         self._cursor_turn += 1
-        whole = {"turn": self._cursor_turn, "acked": {b: to_text(r) for b, r in self._acked.items() if r}}
+        with self._guard:
+            whole = {"turn": self._cursor_turn, "acked": {b: to_text(r) for b, r in self._acked.items() if r}}
         slot = _sealed(json.dumps(whole).encode())
-        if len(slot) > SLOT_BYTES:
-            whole["acked"] = {b: to_text(list(r)[:64]) for b, r in self._acked.items() if r}
+        if len(slot) > SLOT_BYTES:  # ranges in tatters: keep the lowest of each boot, the rest is sent again
+            with self._guard:
+                whole["acked"] = {b: to_text(list(r)[:64]) for b, r in self._acked.items() if r}
             slot = _sealed(json.dumps(whole).encode())
         fd = os.open(self._folder / "cursor", os.O_WRONLY | os.O_CREAT, 0o600)
         try:

@@ -1,0 +1,176 @@
+"""Polling keeps its grid whatever happens, and one dead unit does not cost its neighbours."""
+
+import asyncio
+import contextlib
+from collections import Counter
+
+from drivers import quality
+from drivers.blocks import Block
+from drivers.errors import IllegalAddress, LinkDown, NoAnswer
+from drivers.link import LinkCounters
+from drivers.points import Point
+from gateway.acquire.plan import plan
+from gateway.acquire.poll import Identity, Poller
+from tests.gateway import build
+from tests.gateway.clock import FakeClock
+
+SECOND = 1_000_000_000
+
+
+class Bus:
+    """A link in virtual time: answers after delay_s, or raises what is set for a unit."""
+
+    def __init__(self, clock, delay_s=0.01):
+        self.clock, self.delay_s, self.faults, self.asked = clock, delay_s, {}, Counter()
+        self.state, self.counters = "up", LinkCounters()
+
+    async def read(self, unit, block):
+        self.asked[unit] += 1
+        fault = self.faults.get(unit)
+        wait_s = 1.0 if isinstance(fault, NoAnswer) else self.delay_s
+        await self.clock.sleep_until(self.clock.monotonic_ns() + round(wait_s * SECOND))
+        if isinstance(fault, Exception):
+            raise fault
+        if callable(fault):
+            fault(block)
+        return bytes(block.n_bytes)
+
+    async def close(self):
+        pass
+
+
+class Tray:
+    """Takes what a poller hands on."""
+
+    def __init__(self):
+        self.frames, self.failed, self.payloads, self.strings = [], [], [], {}
+
+    def put(self, scan, k, payload):
+        self.payloads.append((scan.number, k, payload))
+
+    def fail(self, scan, k, found):
+        self.failed.append((scan.number, k, found))
+
+    def identify(self, device, name, text):
+        self.strings[name] = text
+
+    def finish(self, scan, due_ns, began_ns, ended_ns):
+        self.frames.append((scan.device, due_ns, began_ns, ended_ns))
+
+
+@contextlib.asynccontextmanager
+async def polling(devices, identities=()):
+    clock = FakeClock()
+    made = plan(build.gateway(devices))
+    bus, tray = Bus(clock), Tray()
+    units = {i: d.unit for i, d in enumerate(made.spec.devices)}
+    poller = Poller(bus, made.table.scans, identities, units, tray, clock)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(poller.run(clock.monotonic_ns()))
+        yield clock, bus, tray, poller
+        task.cancel()
+
+
+def devices(n, points=4):
+    tags = [build.tag(p) for p in build.registers(points)]
+    return [build.device(f"d{i}", tags, unit=i + 1) for i in range(n)]
+
+
+async def test_the_grid_never_drifts():
+    async with polling(devices(1)) as (clock, bus, tray, poller):
+        bus.delay_s = 0.37
+        await clock.advance(3600)
+    due = [due for _, due, *_ in tray.frames]
+    assert [b - a for a, b in zip(due, due[1:], strict=False)] == [SECOND] * (len(due) - 1)
+    assert len(due) in (3600, 3601)
+    assert (poller.counters.skipped, poller.counters.late) == (0, 0)
+
+
+async def test_late_polls_are_skipped_and_counted_never_queued():
+    async with polling(devices(1)) as (clock, bus, tray, poller):
+        bus.delay_s = 2.5
+        await clock.advance(100.5)
+    assert poller.counters.due == poller.counters.done + poller.counters.skipped + 1  # one is on its way
+    assert (poller.counters.skipped, poller.counters.late) == (60, 40)
+    assert all((due - tray.frames[0][1]) % SECOND == 0 for _, due, *_ in tray.frames)
+    assert all(began - due < SECOND for _, due, began, _ in tray.frames)
+
+
+async def test_a_dead_unit_on_a_bus_costs_one_timeout_a_back_off():
+    async with polling(devices(10)) as (clock, bus, tray, poller):
+        bus.faults[3] = NoAnswer()
+        await clock.advance(600)
+    healthy = Counter(device for device, *_ in tray.frames)
+    assert bus.asked[3] <= 5 + 600 / 60
+    assert min(n for device, n in healthy.items() if device != 2) >= 0.95 * 600
+    found = [q for number, _, q in tray.failed if number == 2]
+    assert set(found) == {quality.BAD_TIMEOUT, quality.BAD_NO_COMMUNICATION}
+
+
+async def test_a_device_on_its_own_connection_is_tried_every_period():
+    async with polling(devices(1)) as (clock, bus, tray, poller):
+        bus.faults[1] = NoAnswer()
+        await clock.advance(20)
+        bus.faults.clear()
+        before = len(tray.payloads)
+        await clock.advance(2.5)
+    assert bus.asked[1] >= 10
+    assert len(tray.payloads) - before >= 2
+
+
+async def test_a_lost_link_backs_nobody_off():
+    async with polling(devices(5)) as (clock, bus, tray, poller):
+        bus.faults = dict.fromkeys(range(1, 6), LinkDown())
+        await clock.advance(60)
+        bus.faults.clear()
+        before = Counter(device for device, *_ in tray.frames)
+        asked = dict(bus.asked)
+        await clock.advance(2)
+    assert all(bus.asked[unit] > asked[unit] for unit in range(1, 6))
+    assert len(before) == 5
+
+
+async def test_an_exception_to_one_block_leaves_the_others():
+    tags = [build.tag(p) for p in (*build.registers(2), *[Point(f"w{i}", "holding", 50 + i, "uint16") for i in range(2)])]
+
+    def refuse(block):
+        if block.start == 50:
+            raise IllegalAddress(2)
+
+    async with polling([build.device("d", tags)]) as (clock, bus, tray, poller):
+        bus.faults[1] = refuse
+        await clock.advance(3.5)
+    assert {(k, q) for _, k, q in tray.failed} == {(1, quality.BAD_CONFIGURATION_ERROR)}
+    assert {k for _, k, _ in tray.payloads} == {0}
+
+
+async def test_silence_fails_every_block_of_the_scan_after_one_timeout():
+    tags = [build.tag(p) for p in (*build.registers(2), *[Point(f"w{i}", "holding", 50 + i, "uint16") for i in range(2)])]
+    async with polling([build.device("d", tags)]) as (clock, bus, tray, poller):
+        bus.faults[1] = NoAnswer()
+        await clock.advance(1.5)
+    assert bus.asked[1] == 2  # the second poll is on its way
+    assert [(k, q) for _, k, q in tray.failed] == [(0, quality.BAD_TIMEOUT), (1, quality.BAD_TIMEOUT)]
+
+
+async def test_strings_are_read_at_start_and_once_an_hour():
+    text = Point("serial", "holding", 200, "string4")
+    identity = Identity(0, 1, (text,), (Block(3, 200, 2),))
+    async with polling(devices(1), [identity]) as (clock, bus, tray, poller):
+        await clock.advance(5.5)
+        polls = len(tray.frames)
+        assert bus.asked[1] == polls + 1
+        assert tray.strings == {"serial": ""}
+        await clock.advance(3600)
+    assert bus.asked[1] == len(tray.frames) + 2
+
+
+async def test_period_zero_polls_flat_out_but_never_spins_on_a_dead_link():
+    tags = [build.tag(p, period_s=0.0) for p in build.registers(2)]
+    async with polling([build.device("d", tags)]) as (clock, bus, tray, poller):
+        await clock.advance(1.0)
+        fast = bus.asked[1]
+        bus.faults[1], bus.delay_s = LinkDown(), 0.0
+        await clock.advance(10)
+    assert fast >= 90
+    assert bus.asked[1] - fast <= 12

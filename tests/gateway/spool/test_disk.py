@@ -1,0 +1,216 @@
+"""The disk spool and what can happen to it."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.spool import disk
+from gateway.spool.disk import DiskSpool, verify
+from gateway.spool.record import HEADER_BYTES
+from gateway.spool.segment import segments_in
+from tests.contract.test_spools import fill, unsent
+from tests.gateway import frames
+
+
+def opened(folder, size=10_000_000, catalog="cat1"):
+    return DiskSpool(folder, size, catalog, frames.texts())
+
+
+async def test_a_restart_keeps_frames_and_cursor_and_raises_the_boot(tmp_path):
+    spool = opened(tmp_path)
+    await fill(spool, 10)
+    spool.ack(1, 1, 4)
+    await spool.commit()
+    again = opened(tmp_path)
+    assert (spool.boot, again.boot) == (1, 2)
+    assert [f.seq for f in await unsent(again)] == [5, 6, 7, 8, 9, 10]
+    await fill(again, 3)
+    assert again.boots() == {1: (1, 10), 2: (1, 3)}
+    assert [f.seq for f in await unsent(again)] == [5, 6, 7, 8, 9, 10, 1, 2, 3]
+
+
+async def test_the_boot_number_rises_even_when_meta_is_lost(tmp_path):
+    for wanted in (1, 2, 3):
+        spool = opened(tmp_path)
+        assert spool.boot == wanted
+        await fill(spool, 2)
+    (tmp_path / "meta").unlink()
+    assert opened(tmp_path).boot == 4
+    (tmp_path / "meta").write_bytes(b"\xff" * 40)
+    assert opened(tmp_path).boot >= 4
+
+
+async def test_a_lost_cursor_only_sends_again(tmp_path):
+    spool = opened(tmp_path)
+    await fill(spool, 4)
+    spool.ack(1, 1, 4)
+    await spool.commit()
+    (tmp_path / "cursor").write_bytes(b"nonsense")
+    assert [f.seq for f in await unsent(opened(tmp_path))] == [1, 2, 3, 4]
+
+
+async def test_frames_of_an_older_configuration_keep_their_own_texts(tmp_path):
+    spool = opened(tmp_path)
+    await fill(spool, 2)
+    again = opened(tmp_path, catalog="cat2")
+    await fill(again, 2)
+    first = await again.unsent((0, 0), lambda boot, seq: True)
+    second = await again.unsent(first.position, lambda boot, seq: True)
+    assert (first.catalog, second.catalog) == ("cat1", "cat2")
+    assert first.texts == frames.texts()
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(cut=st.floats(0, 1), junk=st.binary(max_size=64))
+async def test_a_torn_tail_costs_at_most_the_last_batch(tmp_path_factory, cut, junk):
+    folder = tmp_path_factory.mktemp("torn")
+    spool = opened(folder)
+    await fill(spool, 6)
+    await fill(spool, 6)
+    number, path = segments_in(folder)[-1]
+    start = spool._segments[-1].batch(1)[0]
+    end = spool._segments[-1].end
+    at = start + round(cut * (end - start - 1))
+    raw = bytearray(path.read_bytes())
+    raw[at:end] = bytes(end - at)
+    raw[at : at + len(junk)] = junk
+    path.write_bytes(raw)
+    again = opened(folder)
+    kept = [f.seq for f in await unsent(again)]
+    assert kept[:6] == [1, 2, 3, 4, 5, 6]
+    assert kept in ([1, 2, 3, 4, 5, 6], list(range(1, 13)))  # padding may be cut without harm
+    await fill(again, 3)
+    assert verify(folder)["boots"]["2"] == [[1, 3]]
+
+
+async def test_a_damaged_batch_in_the_middle_is_skipped_counted_and_the_rest_kept(tmp_path):
+    spool = opened(tmp_path)
+    for _ in range(3):
+        await fill(spool, 4)
+    path = segments_in(tmp_path)[0][1]
+    offset = spool._segments[0].batch(1)[0]
+    raw = bytearray(path.read_bytes())
+    raw[offset + 60] ^= 0xFF
+    path.write_bytes(raw)
+    again = opened(tmp_path)
+    assert [f.seq for f in await unsent(again)] == [1, 2, 3, 4, 9, 10, 11, 12]
+    assert again.statistics().damaged == 1
+    found = verify(tmp_path)
+    assert (found["ok"], found["damaged"], found["boots"]["1"]) == (False, 1, [[1, 4], [9, 12]])
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, bytes(10_000), os.urandom(20_000)])
+async def test_start_up_succeeds_whatever_the_files_hold(tmp_path, content):
+    spool = opened(tmp_path)
+    await fill(spool, 3)
+    (tmp_path / "0000000002.spool").write_bytes(content)
+    (tmp_path / "meta").write_bytes(content)
+    (tmp_path / "cursor").write_bytes(content)
+    (tmp_path / "stray.spool").write_bytes(content)
+    again = opened(tmp_path)
+    assert [f.seq for f in await unsent(again)] == [1, 2, 3]
+    await fill(again, 2)
+    assert again.statistics().state == "ok"
+
+
+async def test_a_recycled_segment_never_shows_its_old_frames(tmp_path):
+    spool = opened(tmp_path, 1_000_000)
+    while not spool.statistics().dropped:
+        await fill(spool, 500)
+    spool.ack(1, 1, spool.next_seq - 1)
+    numbers = [number for number, _ in segments_in(tmp_path)]
+    assert numbers[0] > 1
+    found = verify(tmp_path)
+    assert found["ok"]
+    assert found["dropped_below"] == {"1": found["boots"]["1"][0][0]}
+    assert len(found["boots"]["1"]) == 1
+    assert sum(p.stat().st_size for p in tmp_path.iterdir()) <= 1_000_000
+
+
+async def test_dropped_counters_outlive_a_restart(tmp_path):
+    spool = opened(tmp_path, 1_000_000)
+    while not spool.statistics().dropped:
+        await fill(spool, 500)
+    before = spool.statistics()
+    after = opened(tmp_path, 1_000_000).statistics()
+    assert (after.dropped, after.dropped_values) == (before.dropped, before.dropped_values)
+
+
+async def test_a_crash_between_counting_and_dropping_counts_once(tmp_path, monkeypatch):
+    spool = opened(tmp_path, 1_000_000)
+
+    def crash(path, *args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", lambda self, target: crash(self) if self.suffix == ".spool" else os.rename(self, target))
+        while True:
+            await fill(spool, 500)
+    again = opened(tmp_path, 1_000_000)
+    kept = again.boots()[1]
+    assert again.statistics().dropped == kept[0] - 1
+    assert again.statistics().unsent == kept[1] - kept[0] + 1
+
+
+@pytest.mark.parametrize(("code", "state"), [(errno.ENOSPC, "full"), (errno.EROFS, "read_only"), (errno.EIO, "failing")])
+async def test_a_disk_that_refuses_is_a_state_and_nothing_is_lost(tmp_path, monkeypatch, code, state):
+    spool = opened(tmp_path)
+    await fill(spool, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+        await fill(spool, 3)
+        assert spool.statistics().state == state
+        assert spool.statistics().pending == 3
+        assert spool.boots() == {1: (1, 3)}
+    await spool.commit()
+    assert spool.statistics().state == "ok"
+    assert [f.seq for f in await unsent(spool)] == [1, 2, 3, 4, 5, 6]
+    assert verify(tmp_path)["boots"] == {"1": [[1, 6]]}
+
+
+async def test_memory_is_bounded_while_the_disk_refuses(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "MAX_PENDING_VALUES", 50)
+    spool = opened(tmp_path)
+    for _ in range(30):
+        spool.append(frames.frame(spool.next_seq))
+    assert spool.statistics().pending == 10
+    assert spool.statistics().dropped == 20
+    await spool.commit()
+    assert spool.boots() == {1: (21, 30)}
+
+
+def test_kill_minus_nine_loses_nothing_that_was_said_to_be_committed(tmp_path):
+    code = f"""
+import asyncio
+from pathlib import Path
+from gateway.spool.disk import DiskSpool
+from tests.gateway import frames
+async def main():
+    spool = DiskSpool(Path({str(tmp_path)!r}), 10_000_000, "cat1", frames.texts())
+    while True:
+        for _ in range(10):
+            spool.append(frames.frame(spool.next_seq, spool.next_seq % 3))
+        await spool.commit()
+asyncio.run(main())
+"""
+    environment = {**os.environ, "CORRIDOR_PRINT_COMMITS": "1"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True) as child:
+        lines = [child.stdout.readline() for _ in range(25)]
+        child.kill()
+        lines += child.stdout.readlines()
+    last = int(lines[-1].split("seq=")[1])
+    found = verify(tmp_path)
+    assert found["ok"]
+    ((first, kept),) = found["boots"]["1"]
+    assert first == 1
+    assert last <= kept <= last + 10
+
+
+def test_zeroed_segments_leave_room_for_the_header():
+    assert HEADER_BYTES % 4096 == 0
