@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gateway.model.corridor import StoreSpec
 
 
 class StoreAway(Exception):
@@ -64,3 +67,24 @@ class Store(Protocol):
     async def close(self) -> None:
         """Give files and connections back."""
         ...
+
+
+def open_store(spec: StoreSpec) -> Store:
+    """Return the store of a URL; nothing is connected or created before the first call. Raises ValueError.
+
+    The driver is imported here, by need: influxdb_client alone costs half a second.
+    """
+    scheme = urlsplit(spec.url).scheme
+    if scheme in ("influx2", "influx2s"):
+        from gateway.history.influx2 import Influx2
+
+        return Influx2(spec)
+    if scheme in ("influx1", "influx1s"):
+        from gateway.history.influx1 import Influx1
+
+        return Influx1(spec)
+    if scheme == "sqlite":
+        from gateway.history.sqlite import Sqlite
+
+        return Sqlite(spec)
+    raise ValueError(f"store: got {scheme!r}, wanted influx2, influx1 or sqlite")

@@ -1,0 +1,1 @@
+"""From the broker into a store, acknowledged after the write, with a ledger of what is stored."""

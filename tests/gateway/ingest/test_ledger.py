@@ -1,0 +1,206 @@
+"""The ledger: what is missing, what is gone, and that it survives."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.ingest import ledger as module
+from gateway.ingest.ledger import Entry, GatewayReport, Ledger
+from gateway.ingest.ledger_file import LedgerFile, read_ledger
+from gateway.wire.events import encode_status
+
+
+def status(boots: dict[int, tuple[int, int]], boot: int = 7, state: str = "online") -> bytes:
+    return encode_status(state, boot, "0", 1, boots)
+
+
+def stored(*ranges: tuple[int, int], boot: int = 7, parked: tuple[tuple[int, int], ...] = ()) -> Entry:
+    return Entry("gw", boot, list(ranges), list(parked))
+
+
+def row(ledger: Ledger, boot: int = 7) -> GatewayReport:
+    return next(each for each in ledger.report()["gateways"] if each["boot"] == boot)
+
+
+def test_complete_when_all_that_was_committed_is_stored() -> None:
+    ledger = Ledger()
+    ledger.add([stored((1, 10)), stored((11, 20), parked=((21, 21),))])
+    ledger.note("gw", status({7: (1, 21)}))
+    assert ledger.report() == {
+        "missing": 0,
+        "gone": 0,
+        "parked": 1,
+        "gateways": [
+            {"gateway": "gw", "boot": 7, "complete_to": 21, "missing": [], "gone": [], "parked": [(21, 21)]},
+        ],
+    }
+
+
+def test_what_the_spool_still_has_is_missing_and_what_it_dropped_is_gone() -> None:
+    ledger = Ledger()
+    ledger.add([stored((1, 3), (10, 12), (20, 22))])
+    ledger.note("gw", status({7: (8, 30)}))
+    assert row(ledger)["gone"] == [(4, 7)]
+    assert row(ledger)["missing"] == [(8, 9), (13, 19), (23, 30)]
+    assert row(ledger)["complete_to"] == 7
+    assert ledger.report()["missing"] == 2 + 7 + 8
+
+
+def test_frames_of_the_running_boot_that_are_not_committed_yet_may_still_come() -> None:
+    ledger = Ledger()
+    ledger.add([stored((1, 10), (12, 14))])
+    ledger.note("gw", status({7: (1, 9)}))
+    assert row(ledger)["missing"] == [(11, 11)]
+    ledger.note("gw", status({7: (1, 9)}, boot=8))  # restarted: never committed, so never to come
+    assert row(ledger)["missing"] == []
+    assert row(ledger)["gone"] == [(11, 11)]
+    assert row(ledger)["complete_to"] == 14
+
+
+def test_a_boot_that_left_the_spool_is_gone_where_it_has_holes() -> None:
+    ledger = Ledger()
+    ledger.add([stored((2, 3), boot=6), stored((1, 1))])
+    ledger.note("gw", status({7: (1, 1)}))
+    assert row(ledger, 6)["gone"] == [(1, 1)]
+    assert ledger.report()["missing"] == 0
+
+
+def test_a_boot_that_nothing_came_from_is_missing_whole() -> None:
+    ledger = Ledger()
+    ledger.note("gw", status({6: (1, 5), 7: (1, 2)}))
+    assert row(ledger, 6)["missing"] == [(1, 5)]
+    assert row(ledger, 6)["complete_to"] == 0
+    assert ledger.report()["missing"] == 7
+
+
+def test_without_a_status_every_hole_may_still_be_filled() -> None:
+    ledger = Ledger()
+    ledger.add([stored((3, 4))])
+    assert row(ledger)["missing"] == [(1, 2)]
+
+
+def test_a_last_will_is_old_news() -> None:
+    ledger = Ledger()
+    ledger.note("gw", status({7: (5, 90)}))
+    ledger.note("gw", status({7: (1, 2)}, state="offline"))
+    assert ledger.statuses["gw"].boots == {7: (5, 90)}
+    ledger.note("gw", status({7: (5, 90), 8: (1, 3)}, boot=8, state="offline"))
+    assert ledger.statuses["gw"].boot == 8
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"{}", b"[]", b'{"boot": 1, "boots": {"1": 3}}', b'{"boot": 1, "boots": {"a": [1, 2]}}']
+)
+def test_what_is_no_status_is_an_error(payload: bytes) -> None:
+    with pytest.raises(ValueError):
+        Ledger().note("gw", payload)
+    with pytest.raises(ValueError):
+        Ledger().absorb("me", "share", payload)
+
+
+spans = st.tuples(st.integers(1, 40), st.integers(0, 5)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+span_lists = st.lists(spans, max_size=10)
+
+
+def numbers(ranges: list[tuple[int, int]]) -> set[int]:
+    return {n for first, last in ranges for n in range(first, last + 1)}
+
+
+@given(span_lists, span_lists, st.none() | spans, st.integers(6, 8))
+def test_against_plain_sets(
+    kept: list[tuple[int, int]], parked: list[tuple[int, int]], spool: tuple[int, int] | None, running: int
+) -> None:
+    ledger = Ledger()
+    entry = Entry("gw", 7, kept, parked)
+    ledger.add([entry])
+    ledger.note("gw", status({7: spool} if spool else {}, boot=running))
+    once = ledger.report()
+    ledger.add([entry, entry])
+    assert ledger.report() == once, "idempotent"
+    found = row(ledger)
+    have = numbers(kept) | numbers(parked)
+    in_spool = numbers([spool] if spool else [])
+    whole = set(range(1, max(have | in_spool, default=0) + 1))
+    still = in_spool | ({n for n in whole if n > max(in_spool, default=0)} if running <= 7 else set())
+    assert numbers(found["missing"]) == (whole - have) & still
+    assert numbers(found["gone"]) == (whole - have) - still
+    assert found["complete_to"] == min(numbers(found["missing"]), default=max(whole, default=0) + 1) - 1
+
+
+def test_workers_of_one_share_take_over_from_each_other_and_from_no_one_else() -> None:
+    one, two, other = Ledger(), Ledger(), Ledger()
+    one.add([stored((1, 1), (3, 3), parked=((5, 5),))])
+    two.add([stored((2, 2), (4, 4))])
+    two.absorb("two", "ingest", one.encode("one", "ingest"))
+    other.absorb("other", "archive", one.encode("one", "ingest"))
+    assert row(two)["complete_to"] == 5
+    assert row(two)["parked"] == [(5, 5)]
+    assert other.accounts == {}
+    version = two.version
+    two.absorb("two", "ingest", one.encode("one", "ingest"))
+    two.absorb("two", "ingest", two.encode("two", "ingest"))
+    assert two.version == version, "no news, no answer: two workers must not talk for ever"
+
+
+def test_boots_beyond_the_kept_ones_are_forgotten_when_the_spool_has_none_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "KEPT_BOOTS", 2)
+    ledger = Ledger()
+    ledger.add([stored((1, 1), boot=boot) for boot in range(1, 6)])
+    ledger.note("gw", status({2: (1, 1), 5: (1, 1)}, boot=5))
+    assert sorted(boot for _, boot in ledger.accounts) == [2, 4, 5]
+
+
+async def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    file = LedgerFile(tmp_path / "state")
+    ledger = file.load()
+    ledger.add([stored((1, 3), (7, 9), parked=((5, 5),)), stored((1, 1), boot=6)])
+    ledger.note("gw", status({6: (1, 1), 7: (1, 9)}))
+    await file.save(ledger)
+    assert read_ledger(tmp_path / "state") == ledger.report(), "readable while it is open"
+    ledger.add([stored((4, 4))])
+    del ledger.accounts["gw", 6]
+    ledger.unsaved.add(("gw", 6))
+    await file.save(ledger)
+    await file.close()
+    assert read_ledger(tmp_path / "state") == ledger.report() == LedgerFile(tmp_path / "state").load().report()
+    json.dumps(ledger.report())
+
+
+async def test_what_could_not_be_saved_is_saved_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.ingest.ledger_file.BUSY_S", 0.05)
+    file = LedgerFile(tmp_path)
+    ledger = file.load()
+    ledger.add([stored((1, 3))])
+    other = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(sqlite3.OperationalError):
+        await file.save(ledger)
+    other.close()
+    assert ledger.unsaved == {("gw", 7)}
+    await file.save(ledger)
+    await file.close()
+    assert read_ledger(tmp_path) == ledger.report()
+
+
+async def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:
+    file = LedgerFile(tmp_path)
+    (tmp_path / "ledger.sqlite").write_bytes(b"\x13" * 10_000)
+    ledger = file.load()
+    ledger.add([stored((1, 3))])
+    await file.save(ledger)
+    await file.close()
+    assert row(LedgerFile(tmp_path).load())["complete_to"] == 3
+    assert (tmp_path / "ledger.damaged").read_bytes() == b"\x13" * 10_000
+
+
+def test_a_state_without_a_ledger_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no ledger here"):
+        read_ledger(tmp_path)
