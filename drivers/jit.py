@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
-
-F = TypeVar("F", bound=Callable[..., Any])
+from typing import Any, Protocol, cast
 
 
 def cache_dir() -> Path:
@@ -25,13 +23,21 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
 import numba  # noqa: E402
 
 
-def kernel(signature: str, *, nogil: bool = False) -> Callable[[F], F]:
+class Kernel(Protocol):
+    """A compiled function; `py_func` is the same function as Python interprets it."""
+
+    py_func: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run it; raises TypeError for other types than those of its signature."""
+        ...
+
+
+def kernel(signature: str, *, nogil: bool = False) -> Callable[[Callable[..., Any]], Kernel]:
     """Compile a function ahead of its first call, for exactly these types, and keep the machine code on disk.
 
     The explicit signature makes a wrong dtype or a strided slice a TypeError instead of a recompile in the middle of a
     poll. No fastmath: it makes `isnan` false. error_model numpy: a division by zero gives inf, as in an array.
     """
-    return cast(
-        "Callable[[F], F]",
-        numba.njit(signature, cache=True, error_model="numpy", fastmath=False, nogil=nogil),
-    )
+    compiled = numba.njit(signature, cache=True, error_model="numpy", fastmath=False, nogil=nogil)
+    return cast("Callable[[Callable[..., Any]], Kernel]", compiled)

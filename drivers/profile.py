@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ class ProfileModel(BaseModel):
     enron: bool = Field(False, description="one address carries one 32-bit item")
     side_effects: tuple[str, ...] = Field((), description="points that change the device when they are read")
     quirks: tuple[str, ...] = Field((), description="what an installer must know")
-    points: tuple[PointModel, ...] = Field(min_length=1)
+    points: list[PointModel] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _points_fit(self) -> ProfileModel:
@@ -218,7 +219,7 @@ def explain(item: Mapping[str, Any], known: Iterable[str]) -> str:
         message = message.removeprefix(prefix)
     if kind == "literal_error":
         wanted = item["ctx"]["expected"]
-        near = difflib.get_close_matches(str(given), [word.strip("' ") for word in wanted.split(",")], 1)
+        near = difflib.get_close_matches(str(given), re.findall(r"'([^']+)'", wanted), 1)
         return f"got {given!r}, wanted {wanted}" + (f"; did you mean '{near[0]}'?" if near else "")
     if kind == "value_error":
         return message
@@ -263,13 +264,13 @@ def lint(profile: Profile) -> list[str]:
                 break
     for point in profile.points:
         if point.kind == "counter" and point.type == "float32":
-            notes.append(f"point '{point.name}': a float32 total stops resolving 1 {point.unit or 'unit'} at 16 777 216")
+            notes.append(
+                f"point '{point.name}': a float32 total stops resolving 1 {point.unit or 'unit'} at 16 777 216"
+            )
         if point.unit == "device":
             notes.append(f"point '{point.name}': its unit is a setting of the device; set it in a profile of your own")
     return notes
 
-
-# --- import -----------------------------------------------------------------------------------------------------------
 
 COLUMNS: Final = ("name", "function", "address", "type", "word_order", "scale", "offset", "unit", "description")
 _FUNCTIONS: Final[dict[str, Function]] = {

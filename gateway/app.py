@@ -135,8 +135,6 @@ class Gateway:
         except OSError as error:
             log.debug("journal: %s", error)  # the spool on the same disk has told it already
 
-    # --- the broker ---
-
     async def _deliver(self) -> None:
         hold_s = self.spec.clock_hold_s
         began_ns = self.clock.monotonic_ns()
@@ -249,8 +247,6 @@ class Gateway:
             return moved
         self.pipeline.told(moved, self.spool.next_seq - 1)
         return None
-
-    # --- itself ---
 
     def health(self) -> dict[str, Any]:
         """Return the health message."""

@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("sim", _sim, "every device of a gateway.toml as a simulated meter on real Modbus")
     sub.add_argument("config", type=Path, metavar="gateway.toml")
-    sub.add_argument("--truth", type=Path, metavar="FILE", help="write every value served and every fault as JSON lines")
+    sub.add_argument(
+        "--truth", type=Path, metavar="FILE", help="write every value served and every fault as JSON lines"
+    )
     sub.add_argument("--faults", type=Path, metavar="FILE", help="faults and anomalies to act out (TOML)")
     sub.add_argument("--seed", type=int, default=1, help="same seed, same values (default: 1)")
 
@@ -161,9 +163,6 @@ def _load(config: Path) -> GatewaySpec | None:
         for line in error.lines:
             _say(line)
         return None
-
-
-# --- processes ----------------------------------------------------------------------------------------------------------
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -262,9 +261,6 @@ def _demo(options: argparse.Namespace) -> int:
             as_json=options.json,
         )
     )
-
-
-# --- configuration ------------------------------------------------------------------------------------------------------
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -424,9 +420,6 @@ def _acl(options: argparse.Namespace) -> int:
     return DONE
 
 
-# --- looking at what is there -------------------------------------------------------------------------------------------
-
-
 def _spool_verify(options: argparse.Namespace) -> int:
     from gateway.spool.disk import verify
 
@@ -448,7 +441,7 @@ def _spool_verify(options: argparse.Namespace) -> int:
 
 
 def _ledger(options: argparse.Namespace) -> int:
-    from gateway.ingest.ledger import read_ledger
+    from gateway.ingest.ledger_file import read_ledger
     from gateway.model.config import ConfigError, load_ingest, state_dir
 
     ident = "ingest"
@@ -459,11 +452,11 @@ def _ledger(options: argparse.Namespace) -> int:
             for line in error.lines:
                 _say(line)
             return WRONG_INPUT
-    folder = state_dir(options.state, ident)
-    if not folder.is_dir():
-        _say(f"{folder}: no ledger here, wanted the state folder of an ingest")
+    try:
+        found = read_ledger(state_dir(options.state, ident))
+    except OSError as error:
+        _say(str(error))
         return WRONG_INPUT
-    found = read_ledger(folder)
     if options.json:
         print(json.dumps(found))
         return DONE
@@ -473,7 +466,7 @@ def _ledger(options: argparse.Namespace) -> int:
             f"{one['gateway']:<24} {one['boot']:>5} {one['complete_to'] or 0:>12} {_count(one['missing']):>8}"
             f" {_count(one['gone']):>6}"
         )
-    print(f"missing {found['missing']}, gone {found['gone']}")
+    print(f"missing {found['missing']}, gone {found['gone']}, parked {found['parked']}")
     return DONE
 
 
@@ -487,7 +480,7 @@ def _bench(options: argparse.Namespace) -> int:
     except ModuleNotFoundError:
         _say("the benchmarks live in tests/benchmarks of a checkout: run `corridor bench` in its folder")
         return WRONG_INPUT
-    return benchmarks.run(options.stage, as_json=options.json)
+    return int(benchmarks.run(options.stage, as_json=options.json))
 
 
 def _warm(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from gateway.detect.bank import Bank
 from gateway.model.clock import Clock
 from gateway.model.frame import Frame, Scan, TagTable
 from gateway.spool.spool import Spool
-from gateway.wire.events import Event
+from gateway.wire.events import Event, EventKind
 from gateway.wire.frame_lines import LineWriter, scan_texts
 
 MS_NS: Final = 1_000_000
@@ -57,7 +57,7 @@ class Pipeline:
         self._bank = Bank(table)
         self._writers = [LineWriter(text) for text in scan_texts(table)]
         self._image = np.zeros(table.image_bytes, np.uint8)
-        self._image_view = memoryview(self._image)
+        self._image_view = memoryview(self._image)  # type: ignore[arg-type]
         self._block_quality = np.full(table.n_blocks, BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
         self._value = np.full(table.n, math.nan)
         self._quality = np.full(table.n, BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
@@ -66,8 +66,6 @@ class Pipeline:
         self._misses = [0] * len(table.scans)
         self._scratch = Scratch()
         self._ready: list[tuple[Scan, int, int, int]] = []
-
-    # --- poll.Sink ---
 
     def put(self, scan: Scan, k: int, payload: bytes) -> None:
         """Copy the answer of the scan's block k into the image."""
@@ -97,8 +95,6 @@ class Pipeline:
             asyncio.get_running_loop().call_soon(self._turn)
         self._time_ns[scan.number] = middle
         self._ready.append((scan, self._clock.wall_ns(due_ns), middle, (ended_ns - began_ns + 1) // 2))
-
-    # --- one turn ---
 
     def _turn(self) -> None:
         """Take every frame that is complete through decode, detect, alarm, spool and out to the live lane."""
@@ -179,25 +175,53 @@ class Pipeline:
         """Write an alarm's transition into the journal."""
         record = moved.record
         quality = BAD_NO_COMMUNICATION if not record.tag and moved.step is Step.RAISE else 0
-        text = f"{record.tag or record.device} {record.text}: {record.state}" + (f" by {record.by}" if record.by else "")
+        text = f"{record.tag or record.device} {record.text}: {record.state}" + (
+            f" by {record.by}" if record.by else ""
+        )
         self._journal.add(
             Event(
-                record.changed, self.spool.boot, seq, "alarm", record.device, record.tag, quality,
-                record.value, f"{record.alarm}:{moved.step}", text,
-            )  # fmt: skip
+                record.changed,
+                self.spool.boot,
+                seq,
+                "alarm",
+                record.device,
+                record.tag,
+                quality,
+                record.value,
+                f"{record.alarm}:{moved.step}",
+                text,
+            )
         )
 
     def _add(
-        self, row: int, time_ns: int, seq: int, kind: str, reason: str, text: str, *,
-        raw: str | None = None, score: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        row: int,
+        time_ns: int,
+        seq: int,
+        kind: EventKind,
+        reason: str,
+        text: str,
+        *,
+        raw: str | None = None,
+        score: float | None = None,
+    ) -> None:
         device = self.table.spec.devices[int(self.table.device_of[row])]
         value = float(self._value[row])
         self._journal.add(
             Event(
-                time_ns, self.spool.boot, seq, kind, device.name, self.table.tags[row].name,  # type: ignore[arg-type]
-                int(self._quality[row]), None if math.isnan(value) else value, reason, text, raw, score,
-            )  # fmt: skip
+                time_ns,
+                self.spool.boot,
+                seq,
+                kind,
+                device.name,
+                self.table.tags[row].name,
+                int(self._quality[row]),
+                None if math.isnan(value) else value,
+                reason,
+                text,
+                raw,
+                score,
+            )
         )
 
     def _raw(self, row: int) -> str:

@@ -1,4 +1,4 @@
-"""Which block, which link, which period, which rows: pure functions from a specification to a plan; nothing connects."""
+"""Which block, which link, which period, which rows: pure functions from specification to plan; nothing connects."""
 
 from __future__ import annotations
 
@@ -142,9 +142,7 @@ def plan(spec: GatewaySpec) -> Plan:
             start = len(rows)
             rows += [placed[i] for i in order]
             tags += [members[i] for i in order]
-            scans.append(
-                Scan(len(scans), number, period_s, 0.0, start, len(rows), tuple(blocks), n_blocks, tuple(at))
-            )
+            scans.append(Scan(len(scans), number, period_s, 0.0, start, len(rows), tuple(blocks), n_blocks, tuple(at)))
             n_blocks += len(blocks)
             image += sum(block.n_bytes for block in blocks)
     table = _table(spec, tuple(tags), tuple(_spread(scans)), rows, image, n_blocks)
@@ -217,9 +215,6 @@ def _decimals(point: Point) -> int:
     return power
 
 
-# --- what the plan means ------------------------------------------------------------------------------------------------
-
-
 def load_of(table: TagTable, link: LinkSpec) -> tuple[int, float, float]:
     """Return requests per cycle, bus time of that cycle in seconds, and load (share of time) of a link."""
     requests, bus_s, load = 0, 0.0, 0.0
@@ -253,7 +248,9 @@ def overloads(table: TagTable) -> list[str]:
             if room > 0
             else f"slow every device on it by {load:.1f} times"
         )
-        out.append(f"link '{link.name}': needs {load:.2f} s of every 1 s, wanted at most 1; {repair}, or split the link")
+        out.append(
+            f"link '{link.name}': needs {load:.2f} s of every 1 s, wanted at most 1; {repair}, or split the link"
+        )
     return out
 
 

@@ -43,7 +43,7 @@ class Transition:
 
 
 class AlarmEngine:
-    """The state of every alarm that is not normal; limits and communication alarm, statistics only tell (as events).
+    """The state of every alarm that is not normal: limits and communication; statistics only tell, as events.
 
     Alarms are kept by (row, flag bit) for a tag, and by (-1 - device number, 0) for the communication with a device.
     """
@@ -104,14 +104,40 @@ class AlarmEngine:
         if row < 0:
             device = self._table.spec.devices[-1 - row]
             return AlarmRecord(
-                device.name, "", COMMUNICATION, str(alarm.state), DIAGNOSTIC, alarm.since, alarm.changed, None, None, "",
-                "does not answer", device.line, device.kp_m, device.asset, alarm.by,
-            )  # fmt: skip
+                device=device.name,
+                tag="",
+                alarm=COMMUNICATION,
+                state=str(alarm.state),
+                priority=DIAGNOSTIC,
+                since=alarm.since,
+                changed=alarm.changed,
+                value=None,
+                limit=None,
+                unit="",
+                text="does not answer",
+                line=device.line,
+                kp_m=device.kp_m,
+                asset=device.asset,
+                by=alarm.by,
+            )
         tag = self._table.tags[row]
         device = self._table.spec.devices[int(self._table.device_of[row])]
         column = LIMIT_COLUMN.get(bit)
         limit = float(self._table.limit[row, column]) if column is not None else None
         return AlarmRecord(
-            device.name, tag.name, bits.NAMES[bit], str(alarm.state), tag.priority, alarm.since, alarm.changed,
-            alarm.value, limit, tag.point.unit, WORDS[bit], device.line, device.kp_m, device.asset, alarm.by,
-        )  # fmt: skip
+            device=device.name,
+            tag=tag.name,
+            alarm=bits.NAMES[bit],
+            state=str(alarm.state),
+            priority=tag.priority,
+            since=alarm.since,
+            changed=alarm.changed,
+            value=alarm.value,
+            limit=limit,
+            unit=tag.point.unit,
+            text=WORDS[bit],
+            line=device.line,
+            kp_m=device.kp_m,
+            asset=device.asset,
+            by=alarm.by,
+        )

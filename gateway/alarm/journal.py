@@ -1,8 +1,8 @@
 """The journal: every event of the gateway, on disk until the broker has it, then for the record.
 
-    journal.jsonl    one event a line, appended, synced with the spool's commit; rotated at MAX_BYTES
-    journal.1.jsonl  the one before
-    journal.sent     how many lines of journal.jsonl the broker has; its loss only sends events again
+journal.jsonl    one event a line, appended, synced with the spool's commit; rotated at MAX_BYTES
+journal.1.jsonl  the one before
+journal.sent     how many lines of journal.jsonl the broker has; its loss only sends events again
 """
 
 from __future__ import annotations

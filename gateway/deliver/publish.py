@@ -65,8 +65,6 @@ class Publisher:
         """Whether there is a broker that takes frames."""
         return self._client is not None
 
-    # --- live lane ---
-
     def offer(self, device: int, seq: int, line: bytes) -> None:
         """Take a frame of a device; while nobody is there, the spool alone keeps it."""
         if self._client is None:
@@ -119,8 +117,6 @@ class Publisher:
         self.counters.refused += 1
         self.counters.codes[code] += 1
         self._refused.update((boot, seq) for seq in seqs)  # tried again with the next connection, not in a hot loop
-
-    # --- backlog lane ---
 
     async def run(self, client: Client) -> None:
         """Bring live frames and the backlog over this connection until it is lost."""

@@ -24,8 +24,7 @@ FLOOR_RELATIVE: Final = 1e-3  # of the mean: meters are not better than 0.1 %, s
 
 
 @kernel(
-    "void(i4[::1], i4[::1], i4[::1], f8[::1], u4[::1], u1[::1], f8[::1], "
-    "f8[::1], f8[::1], i4[::1], f8[::1], u2[::1])"
+    "void(i4[::1], i4[::1], i4[::1], f8[::1], u4[::1], u1[::1], f8[::1], f8[::1], f8[::1], i4[::1], f8[::1], u2[::1])"
 )
 def step(ready, start, stop, value, quality, detect, resolution, mean, variance, seen, score, flags):
     """Advance every tag of the ready scans by one frame: score first, then learn.

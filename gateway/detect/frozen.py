@@ -32,7 +32,7 @@ def step(
     """Advance every tag of the ready scans by one frame.
 
     last float64[n], still int32[n], moved_ns int64[n]  state: the value, for how many polls and since when it stands
-    share float64[n], moves, polls int32[n]  state: learnt share of polls in which it moves; how often it moved, of how many
+    share float64[n], moves, polls int32[n]  state: learnt share of polls in which it moves; how often, of how many
     The flag is set when standing still for so long has a chance below exp(-EVIDENCE) given that share. Stillness
     teaches only when it is over: else a frozen tag would teach that it rarely moves.
     """

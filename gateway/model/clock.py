@@ -1,4 +1,4 @@
-"""Time as the gateway sees it: a schedule on the monotonic clock, stamps on the wall clock, and whether to trust them."""
+"""Time as the gateway sees it: schedules on the monotonic clock, stamps on the wall clock, and whether to trust it."""
 
 from __future__ import annotations
 

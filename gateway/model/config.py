@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -81,7 +82,9 @@ class MqttTable(_Table):
         for url in self.all_urls:
             parts = urlsplit(url)
             if parts.scheme not in MQTT_SCHEMES or not parts.hostname:
-                raise ValueError(f"url: got {_hide(url)!r}, wanted mqtt://host:1883, mqtts://host:8883, ws:// or wss://")
+                raise ValueError(
+                    f"url: got {_hide(url)!r}, wanted mqtt://host:1883, mqtts://host:8883, ws:// or wss://"
+                )
             if parts.password or parts.username:
                 raise ValueError(f"url: {_hide(url)!r} holds a user or password; use username and password_file")
             _port(url)
@@ -145,7 +148,7 @@ class TagTable(_Table):
     @model_validator(mode="after")
     def _limits_in_order(self) -> TagTable:
         given = [(name, value) for name in LIMITS if (value := getattr(self, name)) is not None]
-        for (below, a), (above, b) in zip(given, given[1:], strict=False):
+        for (below, a), (above, b) in itertools.pairwise(given):
             if a >= b:
                 raise ValueError(f"{below} = {a} must be below {above} = {b}")
         return self
@@ -383,7 +386,7 @@ class _Builder:
 
     def salvage(self) -> list[str]:
         """Return the errors between tables that can be told although some table is broken."""
-        links = [good for item in _tables(self.table.get("link")) if (good := _rescued(LinkTable, item))]
+        links = [found for item in _tables(self.table.get("link")) if (found := _rescued(LinkTable, item))]
         devices = [good for item in _tables(self.table.get("device")) if (good := _rescued(DeviceTable, item))]
         self.links(links)
         names = {str(item.get("name")) for item in _tables(self.table.get("link"))}
@@ -446,7 +449,9 @@ class _Builder:
                 continue
             other = endpoints.setdefault((link.host, link.port, link.path), link.name)
             if other != link.name:
-                self.wrong(f"link '{link.name}': url", f"link '{other}' has this endpoint already, wanted one connection")
+                self.wrong(
+                    f"link '{link.name}': url", f"link '{other}' has this endpoint already, wanted one connection"
+                )
             out.append(link)
         return out
 
@@ -457,7 +462,9 @@ class _Builder:
         if url.scheme not in TRANSPORTS:
             near = difflib.get_close_matches(url.scheme, TRANSPORTS, 1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
-            self.wrong(place, f"got {_hide(table.url)!r}, wanted tcp://host:502, tls://, rtu+tcp:// or rtu:///dev/...{hint}")
+            self.wrong(
+                place, f"got {_hide(table.url)!r}, wanted tcp://host:502, tls://, rtu+tcp:// or rtu:///dev/...{hint}"
+            )
             return None
         common: dict[str, Any] = {
             "name": table.name,
@@ -666,7 +673,8 @@ def _rescued(kind: type[Toml], item: dict[str, Any]) -> Toml | None:
         for found in error.errors(include_url=False):
             table: Any = mended
             for part in found["loc"][:-1]:
-                table = table[part] if isinstance(table, list) else table.get(part, {})
+                is_item = isinstance(table, list) and isinstance(part, int)
+                table = table[part] if is_item else table.get(part, {})
             if found["loc"] and isinstance(table, dict):
                 table.pop(found["loc"][-1], None)
     try:
@@ -687,6 +695,3 @@ def state_dir(given: Path | None, gateway_id: str) -> Path:
         return Path(own)
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "corridor" / gateway_id
-
-
-

@@ -33,7 +33,6 @@ from gateway.spool.record import (
     FRAMES,
     HEADER_BYTES,
     SCHEMA,
-
     CorruptBatch,
     SpooledFrame,
     catalog_of,
@@ -99,8 +98,6 @@ class DiskSpool:
         self._print_commits = os.environ.get("CORRIDOR_PRINT_COMMITS") == "1"
         self._try(self._write_meta)
 
-    # --- the hot side: plain calls ---
-
     def append(self, frame: Frame) -> None:
         """Take a frame whose seq is next_seq; it is safe after the next commit."""
         if frame.seq != self.next_seq:
@@ -164,8 +161,6 @@ class DiskSpool:
             damaged=sum(segment.damaged for segment in self._segments),
             errors=self._errors[-1:],
         )
-
-    # --- the cold side: the disk ---
 
     async def commit(self) -> None:
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
@@ -365,8 +360,6 @@ class DiskSpool:
             kept.append(segment)
         return kept
 
-    # --- small files ---
-
     def _write_meta(self) -> None:
         meta = {
             "boot": self.boot,
@@ -518,5 +511,3 @@ def verify(folder: Path) -> dict[str, Any]:
         "damaged": damaged,
         "dropped_below": {str(boot): first for boot, first in first_kept.items() if first > 1 and through},
     }
-
-

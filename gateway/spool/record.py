@@ -14,7 +14,7 @@ Invariants
     frames   payload = zlib( catalog 8s | varints: scan, due_ns, time_ns, uncertainty_ns of each frame, each column as
              differences | for each scan in ascending number its matrix of values and quality, column after column )
     column   | mode u8 | decimals u8 | differences as zigzag varints | 0, or 1 and the qualities as varint differences |
-             mode SCALED: value * 10^decimals; SINGLE: bits of the float32; DOUBLE: bits of the float64; EMPTY: no good value
+             mode SCALED: value * 10^decimals; SINGLE, DOUBLE: bits of the float32, float64; EMPTY: no good value
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 from drivers.jit import kernel
 from drivers.quality import BAD
-from gateway.wire.frame_lines import EXACT, FLOAT32_TEXT
+from gateway.model.frame import FLOAT32_TEXT
+from gateway.wire.frame_lines import EXACT
 
 SEGMENT_MAGIC: Final = b"CGSPOOL1"
 BATCH_MAGIC: Final = 0x31424743  # "CGB1"
@@ -133,9 +134,6 @@ def head_at(data: bytes | memoryview, at: int, segment: int) -> BatchHead | None
 def body_of(data: bytes, at: int, head: BatchHead) -> bytes:
     """Return the payload of a batch."""
     return data[at + BATCH.size : at + BATCH.size + head.length]
-
-
-# --- columns ------------------------------------------------------------------------------------------------------------
 
 
 @kernel("i8(i8, u1[::1], i8)", nogil=True)
@@ -326,9 +324,7 @@ def encode_frames(catalog: str, frames: Sequence[SpooledFrame], decimals: Sequen
         members = [frame for frame in frames if frame.scan == scan]
         value = np.stack([frame.value for frame in members])
         quality = np.stack([frame.quality for frame in members])
-        pos = put_matrix(
-            value, quality, decimals[scan], f4, f4.view(np.uint32), f8, f8.view(np.int64), out, pos
-        )
+        pos = put_matrix(value, quality, decimals[scan], f4, f4.view(np.uint32), f8, f8.view(np.int64), out, pos)
     return zlib.compress(catalog.encode().ljust(CATALOG_BYTES)[:CATALOG_BYTES] + out[:pos].tobytes(), ZLIB_LEVEL)
 
 

@@ -145,5 +145,3 @@ def _is_torn(data: bytes, at: int, number: int) -> bool:
         return False
     magic, segment, *_ = BATCH.unpack_from(data, at)
     return bool(magic == BATCH_MAGIC and segment == number)
-
-

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from drivers.profile import read_toml
 from gateway.model.config import kind_of, load_console, load_gateway, load_ingest
-from gateway.wire.topics import GatewayAddress, everything
+from gateway.wire.topics import GatewayAddress, all_data, all_of, everything, ledger
 
 
 def mosquitto(files: Iterable[Path]) -> str:
@@ -29,9 +29,10 @@ def mosquitto(files: Iterable[Path]) -> str:
         elif kind == "ingest":
             ingest = load_ingest(path)
             rules = [
-                f"topic read {everything(ingest.corridor)}",
-                f"topic write corridor/v1/{ingest.corridor}/ledger/{ingest.id}",
-                f"topic write corridor/v1/{ingest.corridor}/+/+/command/resend",
+                f"topic read {all_data(ingest.corridor)}",
+                f"topic read {all_of(ingest.corridor, 'status')}",
+                f"topic read {ledger(ingest.corridor)}",
+                f"topic write {ledger(ingest.corridor, ingest.id)}",
             ]
             user = ingest.mqtt.username
         else:

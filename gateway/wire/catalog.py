@@ -59,7 +59,9 @@ def decode(payload: bytes) -> Catalog:
         raw: dict[str, Any] = json.loads(payload)
         devices = []
         for device in raw["devices"]:
-            tags = [CatalogTag(**{**tag, "range": tuple(tag["range"]) if tag["range"] else None}) for tag in device["tags"]]
+            tags = [
+                CatalogTag(**{**tag, "range": tuple(tag["range"]) if tag["range"] else None}) for tag in device["tags"]
+            ]
             devices.append(CatalogDevice(**{**device, "tags": tags}))
         return Catalog(raw["catalog"], devices)
     except (KeyError, TypeError) as error:

@@ -1,7 +1,7 @@
 """The one MQTT client: PUBACK reason codes, fail-fast, manual acknowledgement, reconnecting for ever.
 
-aiomqtt hides a refused publish and lets one in flight wait out its timeout when the broker dies; the subclass here mends
-both. It reaches into private names of aiomqtt 2.5 (`_client`, `_pending_publishes`, `_pending_call`, `_wait_for`,
+aiomqtt hides a refused publish and lets one in flight wait out its timeout when the broker dies; the subclass here
+mends both. It reaches into private names of aiomqtt 2.5 (`_client`, `_pending_publishes`, `_pending_call`, `_wait_for`,
 `_on_publish`, `_disconnected`), which tests/gateway/wire/test_client.py pins.
 """
 
@@ -147,7 +147,7 @@ def _client(url: str, spec: MqttSpec, identifier: str, v5: bool, options: dict[s
     if will := options["will"]:
         common["will"] = aiomqtt.Will(will.topic, will.payload, qos=1, retain=True)
     if v5:
-        properties = Properties(PacketTypes.CONNECT)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         if options["session_expiry_s"]:
             properties.SessionExpiryInterval = options["session_expiry_s"]
         if options["receive_maximum"]:
@@ -186,9 +186,10 @@ async def keep_connected(
     """
     loop = asyncio.get_running_loop()
     delay_s, attempt, known, v5 = BACKOFF_FIRST_S, 0, "", dict.fromkeys(spec.urls, True)
+    asked: set[str] = set()
     while True:
         url = spec.urls[attempt % len(spec.urls)]
-        options = {
+        options: dict[str, Any] = {
             "will": will() if callable(will) else will,
             "clean_start": clean_start,
             "session_expiry_s": session_expiry_s,
@@ -197,6 +198,9 @@ async def keep_connected(
         }
         began = None
         try:
+            if v5[url] and url not in asked and (session_expiry_s or receive_maximum):
+                await _ask_version(url, spec, identifier)
+            asked.add(url)
             async with _client(url, spec, identifier, v5[url], options) as client:
                 began = loop.time()
                 known = _tell(on_state, True, f"connected to {url}", known)
@@ -214,8 +218,19 @@ async def keep_connected(
         if began is not None and loop.time() - began > STABLE_S:
             delay_s = BACKOFF_FIRST_S
         attempt += 1
-        await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+        await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
         delay_s = min(2 * delay_s, BACKOFF_CAP_S)
+
+
+async def _ask_version(url: str, spec: MqttSpec, identifier: str) -> None:
+    """Connect once without properties; raises what says that the broker speaks 3.1.1 only, or is away.
+
+    Some brokers of 3.1.1 fall silent on a CONNECT with properties instead of naming their version. Under a name of its
+    own, so that asking ends no session that the broker keeps for us.
+    """
+    options = {"will": None, "clean_start": True, "session_expiry_s": 0, "manual_ack": False, "receive_maximum": None}
+    async with _client(url, spec, f"{identifier}-ask", True, options):
+        return
 
 
 def _tell(on_state: Callable[[bool, str], None] | None, up: bool, what: str, known: str) -> str:

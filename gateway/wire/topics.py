@@ -69,6 +69,11 @@ def all_data(corridor: str) -> str:
     return f"{ROOT}/{corridor}/+/+/+/data"
 
 
+def ledger(corridor: str, ingest: str = "+") -> str:
+    """Return the topic of an ingest's retained ledger, or the filter for all of them."""
+    return f"{ROOT}/{corridor}/ledger/{ingest}"
+
+
 def all_of(corridor: str, leaf: str) -> str:
     """Return the filter for one leaf of every gateway of a corridor."""
     return f"{ROOT}/{corridor}/+/+/{leaf}"

@@ -128,8 +128,6 @@ def test_a_wrong_dtype_is_refused_and_not_recompiled():
         decode(one, one, one, np.zeros(2, np.int8), *[one] * 20, s.u8)
 
 
-# --- vectors of other projects -------------------------------------------------------------------------------------------
-
 DELIBERATE = {
     # name -> why we answer otherwise
     "register11_uint8L-scale_.1": "Telegraf cuts a scaled value back to the integer type; ours are floats, always",

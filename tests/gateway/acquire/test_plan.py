@@ -141,7 +141,9 @@ def test_published_maps_cost_no_more_than_contiguous_reads():
         points = []
         for i, row in enumerate(rows):
             kind = {1: "uint16", 2: "uint32", 4: "uint64"}.get(row["registers"], f"string{2 * row['registers']}")
-            points.append(Point(f"p{i}", codes[row["space"]], row["address"], "bool" if "coil" in row["space"] else kind))
+            points.append(
+                Point(f"p{i}", codes[row["space"]], row["address"], "bool" if "coil" in row["space"] else kind)
+            )
         contiguous = blocks_of(build.device("d", []), points, cost)
         crossing = blocks_of(build.device("d", [], max_gap=125), points, cost)
         assert sum(cost(b.count, 2) for b in crossing) <= sum(cost(b.count, 2) for b in contiguous) + 1e-9, name

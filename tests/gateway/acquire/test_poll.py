@@ -131,7 +131,9 @@ async def test_a_lost_link_backs_nobody_off():
 
 
 async def test_an_exception_to_one_block_leaves_the_others():
-    tags = [build.tag(p) for p in (*build.registers(2), *[Point(f"w{i}", "holding", 50 + i, "uint16") for i in range(2)])]
+    tags = [
+        build.tag(p) for p in (*build.registers(2), *[Point(f"w{i}", "holding", 50 + i, "uint16") for i in range(2)])
+    ]
 
     def refuse(block):
         if block.start == 50:
@@ -145,7 +147,9 @@ async def test_an_exception_to_one_block_leaves_the_others():
 
 
 async def test_silence_fails_every_block_of_the_scan_after_one_timeout():
-    tags = [build.tag(p) for p in (*build.registers(2), *[Point(f"w{i}", "holding", 50 + i, "uint16") for i in range(2)])]
+    tags = [
+        build.tag(p) for p in (*build.registers(2), *[Point(f"w{i}", "holding", 50 + i, "uint16") for i in range(2)])
+    ]
     async with polling([build.device("d", tags)]) as (clock, bus, tray, poller):
         bus.faults[1] = NoAnswer()
         await clock.advance(1.5)

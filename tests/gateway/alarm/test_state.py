@@ -41,7 +41,13 @@ def test_a_limit_alarm_lives_its_life(engine):
     moved = engine.tag(0, flags.HIGH, Step.RAISE, 100, 251.5)
     record = moved.record
     assert record.key == "ft-101/flow/high"
-    assert (record.state, record.priority, record.value, record.limit, record.unit) == ("unacked", 2, 251.5, 250.0, "kg/s")
+    assert (record.state, record.priority, record.value, record.limit, record.unit) == (
+        "unacked",
+        2,
+        251.5,
+        250.0,
+        "kg/s",
+    )
     assert (record.line, record.kp_m, record.asset) == ("pipe-a", 132400, "run-1")
     assert engine.tag(0, flags.HIGH, Step.RAISE, 101, 252.0) is None
     acked = engine.acknowledge("ft-101/flow/high", "anna", 102)

@@ -105,7 +105,12 @@ def test_a_wrong_dtype_is_refused(kind):
     ready = np.array([0], np.int32)
     with pytest.raises(TypeError):
         kind(made).update(
-            ready, np.zeros(1, np.int64), np.zeros(2, np.float32), np.zeros(2, np.uint32), np.zeros(2), np.zeros(2, np.uint16)
+            ready,
+            np.zeros(1, np.int64),
+            np.zeros(2, np.float32),
+            np.zeros(2, np.uint32),
+            np.zeros(2),
+            np.zeros(2, np.uint16),
         )
 
 
@@ -125,8 +130,7 @@ def test_limits_equal_their_slow_twin(values):
     made = feed.table(1, **SETTINGS)
     found, _ = feed.run(Limits(made), made, [[NAN if v is None else v] for v in values])
     twins = [
-        reference.Limit(edge, side, 2.0, 2.0, 3.0)
-        for edge, side in ((10.0, -1), (20.0, -1), (80.0, 1), (90.0, 1))
+        reference.Limit(edge, side, 2.0, 2.0, 3.0) for edge, side in ((10.0, -1), (20.0, -1), (80.0, 1), (90.0, 1))
     ]
     for k, value in enumerate(values):
         wanted = sum(twin.step(1000.0 + k, value) << j for j, twin in enumerate(twins))

@@ -149,7 +149,9 @@ async def test_a_crash_between_counting_and_dropping_counts_once(tmp_path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "rename", lambda self, target: crash(self) if self.suffix == ".spool" else os.rename(self, target))
+        patch.setattr(
+            Path, "rename", lambda self, target: crash(self) if self.suffix == ".spool" else os.rename(self, target)
+        )
         while True:
             await fill(spool, 500)
     again = opened(tmp_path, 1_000_000)
@@ -158,7 +160,9 @@ async def test_a_crash_between_counting_and_dropping_counts_once(tmp_path, monke
     assert again.statistics().unsent == kept[1] - kept[0] + 1
 
 
-@pytest.mark.parametrize(("code", "state"), [(errno.ENOSPC, "full"), (errno.EROFS, "read_only"), (errno.EIO, "failing")])
+@pytest.mark.parametrize(
+    ("code", "state"), [(errno.ENOSPC, "full"), (errno.EROFS, "read_only"), (errno.EIO, "failing")]
+)
 async def test_a_disk_that_refuses_is_a_state_and_nothing_is_lost(tmp_path, monkeypatch, code, state):
     spool = opened(tmp_path)
     await fill(spool, 3)

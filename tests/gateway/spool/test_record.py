@@ -42,7 +42,12 @@ def test_a_batch_comes_back_bit_for_bit(case):
     assert record.catalog_of(body) == "3f9a1b2c"
     back = record.decode_frames(record.body_of(batch, 0, head), head, rows)
     for before, after in zip(frames, back, strict=True):
-        assert (before.scan, before.seq, before.due_ns, before.time_ns) == (after.scan, after.seq, after.due_ns, after.time_ns)
+        assert (before.scan, before.seq, before.due_ns, before.time_ns) == (
+            after.scan,
+            after.seq,
+            after.due_ns,
+            after.time_ns,
+        )
         assert before.uncertainty_ns == after.uncertainty_ns
         assert np.array_equal(before.quality, after.quality)
         assert before.value.tobytes() == after.value.tobytes() or np.array_equal(

@@ -81,7 +81,8 @@ def test_ranges_keep_the_order_of_lines():
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"m f=1 1\n", b"# seq=1 catalog=a\n", b"# boot=x catalog=a\n", b"# boot=1 seq=5-3 catalog=a\n", b"#\xff\n"]
+    "payload",
+    [b"", b"m f=1 1\n", b"# seq=1 catalog=a\n", b"# boot=x catalog=a\n", b"# boot=1 seq=5-3 catalog=a\n", b"#\xff\n"],
 )
 def test_a_broken_header_is_told(payload):
     with pytest.raises(PayloadError):

@@ -18,7 +18,14 @@ def test_every_topic_of_ours_comes_apart_again():
 
 @pytest.mark.parametrize(
     "topic",
-    ["", "corridor/v1/a/b", "corridor/v2/a/b/c/status", "corridor/v1/a/b/c/nonsense", "corridor/v1/a/b/c/d/e/f", "x/y/z"],
+    [
+        "",
+        "corridor/v1/a/b",
+        "corridor/v2/a/b/c/status",
+        "corridor/v1/a/b/c/nonsense",
+        "corridor/v1/a/b/c/d/e/f",
+        "x/y/z",
+    ],
 )
 def test_foreign_topics_are_nothing(topic):
     assert parse(topic) is None

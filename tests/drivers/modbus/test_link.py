@@ -1,0 +1,173 @@
+"""The Modbus link against real peers: answers are proved, refusals are data, lost connections are found at once."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from drivers import quality
+from drivers.blocks import Block
+from drivers.errors import IllegalAddress, IllegalFunction, LinkDown, NoAnswer, WrongAnswer
+from drivers.link import LinkSpec
+from drivers.modbus import open_link
+from drivers.modbus.wire import LeanHolding, prove, request
+
+
+@contextlib.asynccontextmanager
+async def server(answer):
+    """A raw Modbus TCP server: answer(tid, unit, pdu) -> bytes to send, or None for silence."""
+    connections = []
+
+    async def serve(reader, writer):
+        connections.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readexactly(7)
+                pdu = await reader.readexactly(int.from_bytes(head[4:6], "big") - 1)
+                reply = answer(int.from_bytes(head[:2], "big"), head[6], pdu)
+                if reply is not None:
+                    writer.write(reply)
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    try:
+        yield port, connections
+    finally:
+        listener.close()
+        for writer in connections:
+            writer.close()
+
+
+def frame(tid, unit, pdu):
+    return tid.to_bytes(2, "big") + b"\0\0" + (len(pdu) + 1).to_bytes(2, "big") + bytes([unit]) + pdu
+
+
+def registers(pdu, values=None):
+    count = int.from_bytes(pdu[3:5], "big")
+    values = values or range(count)
+    return bytes([pdu[0], 2 * count]) + b"".join(v.to_bytes(2, "big") for v in values)
+
+
+def link(port, **settings):
+    return open_link(LinkSpec("skid", "tcp", "127.0.0.1", port, **{"timeout_s": 0.3, **settings}))
+
+
+async def test_a_right_answer_becomes_its_payload():
+    async with server(lambda tid, unit, pdu: frame(tid, unit, registers(pdu))) as (port, _):
+        one = link(port)
+        assert await one.read(1, Block(3, 0, 3)) == bytes.fromhex("000000010002")
+        assert one.state == "up"
+        assert (one.counters.requests, one.counters.answers, one.counters.dials) == (1, 1, 1)
+        await one.close()
+
+
+WRONG = {
+    "other unit": lambda tid, unit, pdu: frame(tid, unit + 1, registers(pdu)),
+    "other function": lambda tid, unit, pdu: frame(tid, unit, bytes([4]) + registers(pdu)[1:]),
+    "byte count of another read": lambda tid, unit, pdu: frame(tid, unit, bytes([3, 4, 0, 1, 0, 2])),
+    "byte count beyond the bytes": lambda tid, unit, pdu: frame(tid, unit, bytes([3, 6, 0, 1])),
+    "bytes beyond the byte count": lambda tid, unit, pdu: frame(tid, unit, registers(pdu) + b"\0\1"),
+    "exception to another function": lambda tid, unit, pdu: frame(tid, unit, bytes([0x84, 2])),
+    "other transaction": lambda tid, unit, pdu: frame(tid ^ 0x5555, unit, registers(pdu)),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+async def test_an_answer_that_is_not_ours_never_becomes_a_value(kind):
+    async with server(WRONG[kind]) as (port, _):
+        one = link(port)
+        with pytest.raises((WrongAnswer, NoAnswer)) as caught:
+            await one.read(1, Block(3, 0, 3))
+        assert quality.is_bad(caught.value.quality)
+        assert one.counters.answers == 0
+        await one.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "wanted"),
+    [(1, IllegalFunction, quality.BAD_NOT_SUPPORTED), (2, IllegalAddress, quality.BAD_CONFIGURATION_ERROR)],
+)
+async def test_an_exception_of_the_device_is_told_with_its_quality(code, error, wanted):
+    async with server(lambda tid, unit, pdu: frame(tid, unit, bytes([pdu[0] | 0x80, code]))) as (port, _):
+        one = link(port)
+        with pytest.raises(error) as caught:
+            await one.read(1, Block(3, 0, 3))
+        assert caught.value.quality == wanted
+        assert one.counters.exceptions == {code: 1}
+        assert one.state == "up"
+        await one.close()
+
+
+async def test_silence_is_a_timeout_and_the_late_answer_is_not_the_next_ones():
+    held = []
+
+    def late(tid, unit, pdu):
+        if not held:
+            held.append(frame(tid, unit, registers(pdu, [7, 7, 7])))
+            return None
+        return held[0] + frame(tid, unit, registers(pdu, [1, 2, 3]))
+
+    async with server(late) as (port, _):
+        one = link(port)
+        with pytest.raises(NoAnswer):
+            await one.read(1, Block(3, 0, 3))
+        with contextlib.suppress(WrongAnswer):
+            assert await one.read(1, Block(3, 0, 3)) == bytes.fromhex("000100020003")
+        assert one.counters.timeouts == 1
+        await one.close()
+
+
+async def test_a_connection_that_goes_fails_the_read_at_once():
+    cut = {}
+
+    def hang_up(tid, unit, pdu):
+        cut["now"]()
+        return None
+
+    async with server(hang_up) as (port, connections):
+        cut["now"] = lambda: connections[0].close()
+        one = link(port, timeout_s=30.0)
+        began = time.monotonic()
+        with pytest.raises(LinkDown):
+            await one.read(1, Block(3, 0, 3))
+        assert time.monotonic() - began < 10
+        assert one.state == "down"
+
+
+async def test_an_endpoint_that_refuses_is_dialled_at_most_once_a_second():
+    one = link(1)
+    for _ in range(50):
+        with pytest.raises(LinkDown):
+            await one.read(1, Block(3, 0, 3))
+    assert one.counters.dials == 1
+
+
+async def test_one_connection_and_one_request_at_a_time():
+    waiting = []
+
+    def answer(tid, unit, pdu):
+        waiting.append(tid)
+        return frame(tid, unit, registers(pdu))
+
+    async with server(answer) as (port, connections):
+        one = link(port)
+        await asyncio.gather(*(one.read(1, Block(3, 0, n)) for n in range(1, 20)))
+        assert len(connections) == 1
+        assert len(waiting) == 19
+        await one.close()
+
+
+def test_only_read_functions_exist():
+    assert {request(1, Block(code, 0, 1)).function_code for code in (1, 2, 3, 4)} == {1, 2, 3, 4}
+    for code in (5, 6, 15, 16, 22, 23):
+        with pytest.raises(KeyError):
+            request(1, Block(code, 0, 1))
+
+
+def test_an_answer_of_a_foreign_class_is_refused():
+    answer = LeanHolding(dev_id=1)
+    answer.decode(b"\x02\x00\x01")
+    assert prove(answer, 1, Block(3, 0, 1)) == b"\x00\x01"
+    with pytest.raises(WrongAnswer):
+        prove(answer, 2, Block(3, 0, 1))

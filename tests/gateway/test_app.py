@@ -1,0 +1,196 @@
+"""`corridor run` as it goes to the field: another project's meters, broker and database; peers that are away."""
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import struct
+import time
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import pytest
+
+from gateway.model.corridor import MqttSpec
+from gateway.spool.disk import verify
+from gateway.wire.client import keep_connected
+from gateway.wire.lines import parse_header, parse_lines
+from tests import libmodbus
+from tests.processes import corridor, until
+
+needs_libmodbus = pytest.mark.skipif(libmodbus.library() is None, reason="libmodbus is not installed")
+
+TYPES = {"int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "float32": "f", "int64": "q", "float64": "d"}
+
+
+def write_config(folder, broker, port, points, *, period_s=0.2, more=""):
+    """Write a gateway.toml of one device with these points (name, type, address)."""
+    path = folder / "gateway.toml"
+    lines = [
+        '[gateway]\nid = "gw1"\ncorridor = "link43"\nsite = "ps1"\n',
+        f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker}"\n',
+        more,
+        f'[[link]]\nname = "skid"\nurl = "tcp://127.0.0.1:{port}"\ntimeout_s = 0.5\n',
+        f'[[device]]\nname = "d1"\nlink = "skid"\nunit = 1\nperiod_s = {period_s}\n',
+    ]
+    for name, kind, address in points:
+        lines.append(f'[[device.point]]\nname = "{name}"\nfunction = "holding"\naddress = {address}\ntype = "{kind}"\n')
+    path.write_text("\n".join(lines))
+    return path
+
+
+def some_registers():
+    """Return (registers, points, expected values) of one value of each type, twenty times over."""
+    rng = random.Random(43)
+    registers, points, expected = [], [], {}
+    for i in range(60):
+        kind = list(TYPES)[i % len(TYPES)]
+        raw = rng.randbytes(struct.calcsize(">" + TYPES[kind]))
+        if kind.startswith("float"):
+            raw = struct.pack(">" + TYPES[kind], rng.uniform(-1000, 1000))
+        value = struct.unpack(">" + TYPES[kind], raw)[0]
+        points.append((f"v{i}", kind, len(registers)))
+        expected[f"v{i}"] = (kind, value)
+        registers += [int.from_bytes(raw[k : k + 2], "big") for k in range(0, len(raw), 2)]
+    return registers[:120], [p for p in points if p[2] < 110], expected
+
+
+async def collect(broker, enough, seconds=40, listening=None):
+    """Return messages {topic: [payloads]} once enough(messages) is true; sets `listening` when it is subscribed."""
+    found = {}
+
+    async def session(client):
+        await client.subscribe("corridor/#", qos=1)
+        if listening:
+            listening.set()
+        async for message in client.messages:
+            found.setdefault(message.topic.value, []).append(message.payload)
+            if enough(found):
+                return
+
+    async with asyncio.timeout(seconds):
+        await keep_connected(MqttSpec((f"mqtt://127.0.0.1:{broker}",), None, None), "collector", session)
+    return found
+
+
+DATA = "corridor/v1/link43/ps1/gw1/d1/data"
+
+
+@needs_libmodbus
+def test_values_in_influxdb_equal_the_registers_of_libmodbus(tmp_path, mosquitto, influxd, influx_database):
+    registers, points, expected = some_registers()
+    ingest = tmp_path / "ingest.toml"
+    ingest.write_text(
+        f'[mqtt]\nurl = "mqtt://127.0.0.1:{mosquitto.port}"\n[ingest]\nid = "in1"\ncorridor = "link43"\n'
+        f'[store]\nurl = "influx1://127.0.0.1:{influxd.port}/{influx_database}"\n'
+    )
+
+    def rows():
+        query = quote("SELECT * FROM meter ORDER BY time DESC LIMIT 1")
+        with urlopen(f"http://127.0.0.1:{influxd.port}/query?db={influx_database}&q={query}") as answer:
+            series = json.load(answer)["results"][0].get("series")
+        return dict(zip(series[0]["columns"], series[0]["values"][0], strict=True)) if series else None
+
+    with libmodbus.served(registers) as port:
+        config = write_config(tmp_path, mosquitto.port, port, points)
+        with (
+            corridor("ingest", ingest, "--state", tmp_path / "in", log=tmp_path / "ingest.log"),
+            corridor("run", config, "--state", tmp_path / "gw", log=tmp_path / "run.log"),
+        ):
+            row = until(rows, "a row in InfluxDB")
+    assert row["device"] == "d1"
+    assert row["gateway"] == "gw1"
+    for name, kind, _ in points:
+        value = expected[name][1]
+        if kind == "float32":
+            assert struct.pack(">f", row[name]) == struct.pack(">f", value), name
+        else:
+            assert float(row[name]) == float(value), name
+
+
+@needs_libmodbus
+async def test_what_a_gateway_says_of_itself(tmp_path, mosquitto):
+    registers, points, _ = some_registers()
+    with libmodbus.served(registers) as port:
+        config = write_config(tmp_path, mosquitto.port, port, points)
+        with corridor("run", config, "--state", tmp_path / "gw", log=tmp_path / "run.log") as child:
+            base = "corridor/v1/link43/ps1/gw1"
+            wanted = {f"{base}/{leaf}" for leaf in ("status", "catalog", "health", "alarms")} | {DATA}
+            found = await collect(mosquitto.port, lambda m: wanted <= m.keys() and len(m[DATA]) > 5)
+            child.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert await asyncio.to_thread(child.wait, 20) == 0
+            assert time.monotonic() - began < 10  # 2 s on an idle machine; a loaded one may take longer
+            last = await collect(mosquitto.port, lambda m: f"{base}/status" in m)
+    status = json.loads(found[f"{base}/status"][0])
+    assert (status["state"], status["boot"]) == ("online", 1)
+    assert json.loads(last[f"{base}/status"][0])["state"] == "offline"
+    catalog = json.loads(found[f"{base}/catalog"][0])
+    assert [device["name"] for device in catalog["devices"]] == ["d1"]
+    assert {tag["name"] for tag in catalog["devices"][0]["tags"]} == {name for name, *_ in points}
+    health = json.loads(found[f"{base}/health"][-1])
+    assert health["links"]["skid"]["state"] in ("up", "closed")
+    assert set(health) >= {"polls", "links", "spool", "delivery", "clock", "memory_bytes"}
+    seqs = []
+    for payload in found[DATA]:
+        header = parse_header(payload)
+        assert header.boot == 1
+        assert header.catalog == catalog["catalog"]
+        assert len(list(parse_lines(payload))) == sum(b - a + 1 for a, b in header.seq)
+        seqs += [seq for a, b in header.seq for seq in range(a, b + 1)]
+    assert sorted(set(seqs)) == list(range(min(seqs), max(seqs) + 1))
+    spool = verify(tmp_path / "gw" / "spool")
+    assert spool["ok"]
+    assert spool["boots"]["1"][0][1] >= max(seqs)
+
+
+@needs_libmodbus
+def test_a_gateway_starts_with_everything_absent_and_loses_nothing(tmp_path, mosquitto):
+    registers, points, _ = some_registers()
+    mosquitto.stop()
+    with libmodbus.served(registers) as port:
+        config = write_config(tmp_path, mosquitto.port, port, points)
+        with corridor("run", config, "--state", tmp_path / "gw", log=tmp_path / "run.log", CORRIDOR_PRINT_COMMITS="1"):
+            until(lambda: b"seq=15" in (tmp_path / "run.log").read_bytes(), "fifteen committed frames")
+            mosquitto.start()
+
+            def has_all(messages):
+                seqs = {
+                    seq
+                    for payload in messages.get(DATA, [])
+                    for a, b in parse_header(payload).seq
+                    for seq in range(a, b + 1)
+                }
+                return set(range(1, 16)) <= seqs
+
+            asyncio.run(collect(mosquitto.port, has_all))
+    assert "away" in (tmp_path / "run.log").read_text()
+
+
+@needs_libmodbus
+async def test_a_device_that_goes_is_told(tmp_path, mosquitto):
+    registers, points, _ = some_registers()
+    events = "corridor/v1/link43/ps1/gw1/d1/event"
+    with contextlib.ExitStack() as stack:
+        meter = contextlib.ExitStack()
+        port = meter.enter_context(libmodbus.served(registers))
+        stack.push(meter)
+        config = write_config(tmp_path, mosquitto.port, port, points)
+        stack.enter_context(corridor("run", config, "--state", tmp_path / "gw", log=tmp_path / "run.log"))
+        await collect(mosquitto.port, lambda m: DATA in m)
+        listening = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(
+                collect(
+                    mosquitto.port,
+                    lambda m: any(b"communication:raise" in e for e in m.get(events, [])),
+                    listening=listening,
+                )
+            )
+            await listening.wait()
+            await asyncio.to_thread(meter.close)
+    told = [json.loads(e) for e in watching.result()[events]]
+    bad = [e for e in told if e["kind"] == "quality" and e["quality"] & 1 << 31]
+    assert {e["tag"] for e in bad} == {name for name, *_ in points}
+    assert all(e["value"] is None for e in bad)

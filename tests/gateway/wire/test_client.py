@@ -1,0 +1,178 @@
+"""The MQTT client against a real broker: refusals are told, a lost broker is noticed, 3.1.1 is spoken where it must be."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from gateway.model.corridor import MqttSpec
+from gateway.wire.client import MqttError, Rejected, Will, keep_connected
+from tests import servers
+
+
+def spec(*ports):
+    return MqttSpec(tuple(f"mqtt://127.0.0.1:{port}" for port in ports), None, None)
+
+
+async def connected(port, session, **options):
+    async with asyncio.timeout(20):
+        await keep_connected(spec(port), "test", session, **options)
+
+
+async def test_a_publish_is_answered_and_read_back(mosquitto):
+    async def session(client):
+        await client.subscribe("a/#", qos=1)
+        await client.publish("a/b", b"1", qos=1)
+        async for message in client.messages:
+            assert (message.topic.value, message.payload) == ("a/b", b"1")
+            return
+
+    await connected(mosquitto.port, session)
+
+
+async def test_send_calls_back_with_the_reason_code(mosquitto):
+    async def session(client):
+        codes = asyncio.Queue()
+        for i in range(200):
+            client.send("a/b", b"%d" % i, codes.put_nowait)
+        found = [await codes.get() for _ in range(200)]
+        assert set(found) <= {0, 16}  # success, or success with nobody listening
+
+    await connected(mosquitto.port, session)
+
+
+async def test_a_refused_publish_is_told(tmp_path):
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite open/#\n")
+    with servers.mosquitto(tmp_path / "broker", f"acl_file {acl}") as broker:
+
+        async def session(client):
+            await client.publish("open/a", b"", qos=1)
+            with pytest.raises(Rejected) as caught:
+                await client.publish("closed/a", b"", qos=1)
+            assert caught.value.code == 0x87
+            codes = asyncio.Queue()
+            client.send("closed/a", b"", codes.put_nowait)
+            assert await codes.get() == 0x87
+
+        await connected(broker.port, session)
+
+
+async def test_a_killed_broker_fails_what_is_in_flight_and_is_found_again(mosquitto):
+    states, sessions = [], []
+
+    async def session(client):
+        sessions.append(time.monotonic())
+        if len(sessions) == 2:
+            return
+        mosquitto.kill()
+        began = time.monotonic()
+        try:
+            await client.publish("a", b"x", qos=1)
+            await client.lost()
+        finally:
+            assert time.monotonic() - began < 5
+            mosquitto.start()
+
+    await connected(mosquitto.port, session, on_state=lambda up, what: states.append(up))
+    assert states == [True, False, True]
+
+
+async def test_an_absent_broker_is_waited_for(mosquitto):
+    mosquitto.stop()
+    seen = []
+
+    def told(up, what):
+        seen.append(up)
+        if not up:
+            mosquitto.start()
+
+    async def session(client):
+        return
+
+    await connected(mosquitto.port, session, on_state=told)
+    assert seen == [False, True]
+
+
+async def test_the_next_url_is_tried(mosquitto):
+    async def session(client):
+        return
+
+    async with asyncio.timeout(10):
+        await keep_connected(spec(1, mosquitto.port), "test", session)
+
+
+async def test_the_last_will_is_said_when_we_vanish(mosquitto):
+    async def watch(client):
+        await client.subscribe("will", qos=1)
+        ready.set()
+        async for message in client.messages:
+            assert message.payload == b"gone"
+            return
+
+    async def vanish(client):
+        client._client._sock_close()
+        await asyncio.sleep(3600)
+
+    ready = asyncio.Event()
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(keep_connected(spec(mosquitto.port), "watch", watch))
+        await ready.wait()
+        dying = tasks.create_task(keep_connected(spec(mosquitto.port), "dying", vanish, will=Will("will", b"gone")))
+        await asyncio.sleep(0)
+        while not all(t.done() for t in tasks._tasks if t is not dying):
+            await asyncio.sleep(0.02)
+        dying.cancel()
+
+
+async def test_a_message_not_acknowledged_comes_again(mosquitto):
+    async def first(client):
+        await client.subscribe("q", qos=1)
+        await client.publish("q", b"1", qos=1)
+        async for _ in client.messages:
+            return
+
+    got = []
+
+    async def second(client):
+        async for message in client.messages:
+            got.append(message.payload)
+            client.ack(message)
+            return
+
+    options = {"clean_start": False, "session_expiry_s": 60, "manual_ack": True}
+    await connected(mosquitto.port, first, **options)
+    await connected(mosquitto.port, second, **options)
+    assert got == [b"1"]
+
+
+@pytest.mark.parametrize("options", [{}, {"clean_start": False, "session_expiry_s": 60, "receive_maximum": 9}])
+async def test_a_broker_of_3_1_1_is_spoken_to_in_its_version(options):
+    pytest.importorskip("amqtt")
+    from gateway.demo.broker import _amqtt, free_port
+
+    port = free_port()
+    versions = []
+
+    async def session(client):
+        versions.append(client.is_v5)
+        await client.publish("a", b"1", qos=1)
+
+    async with _amqtt(port):
+        await connected(port, session, **options)
+    assert versions == [False]
+
+
+async def test_a_session_that_breaks_is_a_bug_and_propagates(mosquitto):
+    async def session(client):
+        raise RuntimeError("bug")
+
+    with pytest.raises(RuntimeError):
+        await connected(mosquitto.port, session)
+
+
+def test_refusal_and_loss_are_errors_of_mqtt():
+    assert issubclass(Rejected, MqttError)
+    with contextlib.suppress(Rejected):
+        raise Rejected(0x87, "not authorized")

@@ -1,0 +1,50 @@
+"""The product's own processes, as a user starts them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+DEADLINE_S = 40.0
+
+
+@contextlib.contextmanager
+def corridor(*arguments: object, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `corridor ...` with its output in `log`; SIGTERM and at last SIGKILL end it."""
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "gateway.cli", *map(str, arguments)],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment},
+        )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def until(look: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+    """Look again until something true comes back; fails with `what` at the deadline."""
+    end = time.monotonic() + deadline_s
+    pause = threading.Event()
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        pause.wait(0.05)
+    raise AssertionError(f"waited {deadline_s:g} s for {what}")

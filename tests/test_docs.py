@@ -1,0 +1,120 @@
+"""Documents that a test keeps true: commands exist, keys are real, files that are named are there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drivers import profile
+from gateway import cli
+from gateway.model import config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+MAP = (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def commands():
+    """Return the names of all commands of the command line."""
+    parser = cli._parser()
+    (sub,) = [
+        action for action in parser._actions if hasattr(action, "choices") and action.choices and action.dest != "kind"
+    ]
+    return sorted(sub.choices)
+
+
+def test_every_command_is_in_the_readme_and_the_readme_names_no_other():
+    named = set(re.findall(r"`corridor ([a-z]+)", README)) | set(re.findall(r"^ +corridor ([a-z]+)", README, re.M))
+    table = re.search(r"## Commands\n(.*?)\nExit codes", README, re.S).group(1)
+    for row in table.splitlines():
+        named |= set(re.findall(r"`([a-z]+)`", row.split("|")[1])) if row.startswith("| `corridor") else set()
+    actions = {"list", "show", "lint", "import", "verify"}
+    assert set(commands()) <= named
+    assert named - actions <= set(commands())
+
+
+@pytest.mark.parametrize("command", commands())
+def test_help_of_every_command_teaches(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", command, "--help"], capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout.splitlines()) >= 5
+    assert "usage: corridor" in done.stdout
+
+
+def test_the_configuration_of_the_readme_is_right(tmp_path, monkeypatch):
+    blocks = re.findall(r"```toml\n(.*?)```", README, re.S)
+    assert len(blocks) == 2
+    (tmp_path / "ca.pem").write_text("")
+    (tmp_path / "token").write_text("t0k")
+    (tmp_path / "token").chmod(0o600)
+    for i, block in enumerate(blocks):
+        path = tmp_path / f"{i}.toml"
+        path.write_text(block)
+        assert config.check(path) == []
+
+
+def test_the_two_commands_of_the_readme_and_ci_agree():
+    lines = [line.strip() for line in README.splitlines() if line.startswith("    python3 -m venv")]
+    assert len(lines) == 2
+    assert lines[0].endswith("corridor demo")
+    assert lines[1].endswith("pytest")
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+    for line in lines:
+        assert shlex.split(line)[0] == "python3"
+
+
+def test_files_that_documents_name_are_there():
+    for text in (README, MAP, (ROOT / "CONTRIBUTING.md").read_text()):
+        for link in re.findall(r"\]\(([A-Za-z0-9_./-]+)\)", text):
+            assert (ROOT / link).exists(), link
+        for path in re.findall(r"`((?:gateway|drivers|tests|hil_tests)/[a-z_0-9./]+[a-z])`", text):
+            assert (ROOT / path).exists(), path
+
+
+def test_files_on_the_path_of_a_reading_are_there():
+    path = re.search(r"## The path of one reading\n(.*?)\n## ", MAP, re.S).group(1)
+    named = re.findall(r"^ +([a-z_/]+\.py)", path, re.M)
+    assert len(named) >= 10
+    for name in named:
+        assert (ROOT / "gateway" / name).exists() or (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("name", profile.names())
+def test_every_profile_has_source_grade_and_description(name):
+    found = profile.find(name)
+    assert found.source
+    assert found.grade in "ABC"
+    assert any(point.description for point in found.points)
+
+
+def test_detectors_of_the_configuration_exist():
+    from gateway.detect.bank import REGISTRY
+
+    assert tuple(kind.name for kind in REGISTRY) == config.DETECTORS
+
+
+def test_every_kernel_is_compiled_by_warm():
+    from gateway.warm import KERNELS
+
+    owners = [
+        str(path.relative_to(ROOT).with_suffix("")).replace("/", ".")
+        for folder in ("drivers", "gateway")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"^@kernel\(", path.read_text(), re.M)
+    ]
+    assert sorted(owners) == sorted(KERNELS)
+
+
+def test_no_document_or_code_names_a_machine_or_a_registry():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    wrong = re.compile(r'/work/|/root/|"resolved":\s*"http|--(extra-)?index-url')
+    for name in listed:
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".json", ".ts", ".css", ".html", ".sh", ""} and path.is_file():
+            if path == Path(__file__):
+                continue
+            assert not wrong.search(path.read_text()), name
