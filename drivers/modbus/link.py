@@ -15,6 +15,7 @@ from drivers.errors import DeviceException, DriverError, LinkDown, NoAnswer, Wro
 from drivers.link import LinkCounters, LinkSpec, LinkState
 from drivers.modbus.wire import LEAN, prove, request
 
+log = logging.getLogger(__name__)
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # it logs every timeout as an error; our counters say it once
 
 REDIAL_S: Final = 1.0  # never more than one dial a second per endpoint
@@ -75,7 +76,9 @@ class ModbusLink:
 
     async def close(self) -> None:
         """Give the endpoint back; a later read opens it again."""
-        self._drop()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
         self.state = "closed"
 
     def _unanswered(self, error: Exception) -> DriverError:
@@ -118,24 +121,32 @@ class ModbusLink:
             connected = await client.connect()
         except (OSError, ModbusException) as error:
             client.close()
-            self.state = "down"
+            self._turn("down", str(error))
             raise LinkDown(f"{self._spec.name}: {error}") from None
         if not connected:
             client.close()
-            self.state = "down"
-            raise LinkDown(f"{self._spec.name}: {self._spec.host or self._spec.path} cannot be reached")
+            self._turn("down", "cannot be reached")
+            raise LinkDown(f"{self._spec.name}: cannot be reached")
         transport: Any = client.ctx.transport
         if hasattr(transport, "max_size"):
             transport.max_size = RECEIVE_BYTES
         self._client = client
-        self.state = "up"
+        self._turn("up", "connected")
         return client
+
+    def _turn(self, state: LinkState, why: str) -> None:
+        """Change the state, and say so once."""
+        if state != self.state:
+            where = f"{self._spec.host}:{self._spec.port}" if self._spec.host else self._spec.path
+            level = logging.INFO if state == "up" else logging.WARNING
+            log.log(level, "link '%s' %s: %s: %s", self._spec.name, state, where, why)
+        self.state = state
 
     def _drop(self) -> None:
         if self._client is not None:
             self._client.close()
             self._client = None
-        self.state = "down"
+        self._turn("down", "connection lost")
 
     def _connection(self, is_up: bool) -> None:
         """Fail the read in flight at once when its connection goes: pymodbus would let it wait for its timeout."""

@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiomqtt
@@ -73,6 +73,21 @@ class Client(aiomqtt.Client):
         self._client.connect_timeout = CONNECT_TIMEOUT_S
         if manual_ack:
             self._client.manual_ack_set(True)
+
+    async def __aenter__(self) -> Self:
+        """Connect; what was opened on the way is closed when that fails or is given up."""
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            self._client.on_socket_close = None  # its loop may be gone by the time paho lets the socket go
+            self._client.on_socket_unregister_write = None
+            if sock := self._client.socket():
+                self._loop.remove_reader(sock.fileno())
+                self._loop.remove_writer(sock.fileno())
+                sock.close()
+            if self._misc_task is not None:
+                self._misc_task.cancel()
+            raise
 
     def send(self, topic: str, payload: bytes, acked: Acked) -> None:
         """Publish with QoS 1 without waiting; `acked(reason_code)` is called once, or never if the session ends first.

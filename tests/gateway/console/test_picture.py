@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import Any
+
+from console_fake import device, tag
+
+from drivers.quality import (
+    BAD_NO_COMMUNICATION,
+    BAD_WAITING_FOR_INITIAL_DATA,
+    GOOD,
+    UNCERTAIN_ENGINEERING_UNITS_EXCEEDED,
+)
+from gateway.console.picture import Picture
+from gateway.wire.catalog import Catalog, CatalogDevice
+from gateway.wire.events import AlarmRecord, Event, encode_alarms, encode_status
+from gateway.wire.topics import GatewayAddress, parse
+
+BASE = GatewayAddress("link43", "ps1", "gw1")
+KEY = "link43/ps1/gw1"
+S = 1_000_000_000
+NOW = 1_764_000_000 * S
+DEVICES = [
+    device("ft-101", "pipe-a", 0, tag("flow", "m3/h"), tag("density", "kg/m3", 5.0)),
+    device("bv-1", "pipe-a", 5200, tag("pressure", "bar")),
+]
+
+
+class Scene:
+    def __init__(self, devices: list[CatalogDevice] | None = None) -> None:
+        self.now_ns = NOW
+        self.picture = Picture(lambda: self.now_ns)
+        self.take("catalog", Catalog("3f9a", devices or DEVICES).encode(), retained=True)
+
+    def take(self, leaf: str, payload: bytes, retained: bool = False) -> None:
+        topic = parse(f"{BASE.base}/{leaf}")
+        assert topic is not None
+        self.picture.take(topic, payload, retained)
+
+    def data(self, device: str, fields: str, time_ns: int) -> None:
+        self.take(f"{device}/data", f"# boot=7 seq=1 catalog=3f9a\nmeter,device={device} {fields} {time_ns}\n".encode())
+
+    def quality(self, device: str, tag: str, quality: int, time_ns: int, reason: str = "why") -> None:
+        event = Event(time_ns, 7, 1, "quality", device, tag, quality, None, reason, reason)
+        self.take(f"{device}/event", event.encode())
+
+    def rows(self, since: int = 0) -> dict[int, tuple[Any, Any, int]]:
+        """Return row -> value, age in ms, quality of what changed."""
+        for gateway in self.picture.changes(since).get("gateways", []):
+            if rows := gateway.get("rows"):
+                return {i: (v, a, q) for i, v, a, q in zip(rows["i"], rows["v"], rows["a"], rows["q"], strict=True)}
+        return {}
+
+
+def test_before_the_first_value_a_tag_waits_for_initial_data() -> None:
+    scene = Scene()
+    assert scene.rows() == dict.fromkeys(range(3), (None, None, BAD_WAITING_FOR_INITIAL_DATA))
+    json.dumps(scene.picture.changes(0), allow_nan=False)
+
+
+def test_values_carry_their_age_and_only_changed_rows_are_told() -> None:
+    scene = Scene()
+    scene.data("ft-101", "flow=7868.5,density=861.2", NOW - S)
+    tick = scene.picture.tick
+    assert scene.rows()[0] == (7868.5, 1000, GOOD)
+    scene.now_ns += 2 * S
+    scene.data("bv-1", "pressure=53.2", NOW + 2 * S)
+    assert scene.rows(tick) == {2: (53.2, 0, GOOD)}
+    assert "gateways" not in scene.picture.changes(scene.picture.tick)
+
+
+def test_bad_quality_keeps_the_last_good_value_until_a_later_value_comes() -> None:
+    scene = Scene()
+    scene.data("bv-1", "pressure=53.2", NOW)
+    scene.quality("bv-1", "pressure", BAD_NO_COMMUNICATION, NOW + S, "no answer in 1.0 s")
+    assert scene.rows()[2] == (53.2, 0, BAD_NO_COMMUNICATION)
+    assert scene.picture.changes(0)["gateways"][0]["rows"]["why"] == {"2": "no answer in 1.0 s"}
+    scene.data("bv-1", "pressure=53.1", NOW + S)  # the backlog of the moment of the change does not make it good
+    assert scene.rows()[2][2] == BAD_NO_COMMUNICATION
+    scene.data("bv-1", "pressure=53.0", NOW + 2 * S)
+    assert scene.rows()[2][::2] == (53.0, GOOD)
+    assert scene.picture.changes(0)["gateways"][0]["rows"]["why"] == {}
+
+
+def test_uncertain_values_stay_uncertain_until_an_event_says_good() -> None:
+    scene = Scene()
+    scene.quality("bv-1", "pressure", UNCERTAIN_ENGINEERING_UNITS_EXCEEDED, NOW)
+    scene.data("bv-1", "pressure=153.2", NOW)
+    scene.data("bv-1", "pressure=153.3", NOW + S)
+    assert scene.rows()[2][2] == UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
+    scene.quality("bv-1", "pressure", GOOD, NOW + 2 * S)
+    assert scene.rows()[2][2] == GOOD
+
+
+def test_a_backlog_completes_the_ring_but_never_replaces_what_is_newer() -> None:
+    scene = Scene()
+    for k in (0, 3, 1, 2):
+        scene.data("bv-1", f"pressure={50 + k}", NOW + k * S)
+    scene.quality("bv-1", "pressure", BAD_NO_COMMUNICATION, NOW + 4 * S)
+    gateway = scene.picture.gateways[KEY]
+    times, values = gateway.ring.read(2)
+    assert ((times - NOW) // S).tolist() == [0, 1, 2, 3, 4]
+    assert values[:4].tolist() == [50, 51, 52, 53]
+    assert math.isnan(values[4])
+    assert scene.rows()[2][0] == 53
+
+
+def test_a_new_catalog_keeps_what_is_known_of_tags_that_stay() -> None:
+    scene = Scene()
+    scene.data("bv-1", "pressure=53.2", NOW)
+    tick = scene.picture.tick
+    scene.take("catalog", Catalog("77aa", [DEVICES[1], device("new", "pipe-a", 1, tag("x", "1"))]).encode())
+    assert scene.rows(tick) == {0: (53.2, 0, GOOD), 1: (None, None, BAD_WAITING_FOR_INITIAL_DATA)}
+    assert scene.picture.gateways[KEY].ring.read(0)[1].tolist() == [53.2]
+
+
+def test_unknown_fields_and_unreadable_messages_are_counted() -> None:
+    scene = Scene()
+    scene.data("ft-101", "flow=1.0,nonsense=2.0", NOW)
+    scene.take("ft-101/data", b"not line protocol")
+    scene.take("alarms", b'{"alarms": 3}')
+    scene.take("status", b"[]")
+    scene.take("ft-101/event", b'"text"')
+    assert (scene.picture.unknown, scene.picture.broken) == (1, 4)
+    assert scene.rows()[0][0] == 1.0
+
+
+def test_last_contact_is_of_live_messages_and_survives_the_will() -> None:
+    scene = Scene()
+    gateway = scene.picture.gateways[KEY]
+    assert gateway.heard_ns == 0
+    scene.take("status", encode_status("online", 7, "0.1.0", NOW - 60 * S, {}), retained=True)
+    assert gateway.heard_ns == NOW - 60 * S
+    scene.take("health", b"{}")
+    scene.now_ns += 30 * S
+    scene.take("status", encode_status("offline", 7, "0.1.0", NOW - 60 * S, {}))
+    assert gateway.heard_ns == NOW
+    assert gateway.status["state"] == "offline"
+
+
+def test_an_emptied_status_removes_the_gateway() -> None:
+    scene = Scene()
+    tick = scene.picture.tick
+    scene.take("status", b"", retained=True)
+    assert scene.picture.changes(tick)["present"] == []
+
+
+def test_alarms_carry_the_key_that_a_command_needs() -> None:
+    scene = Scene()
+    alarm = AlarmRecord("bv-1", "pressure", "low", "unacked", 2, NOW, NOW, 17.0, 18.0, "bar", "low", "pipe-a", 5200)
+    scene.take("alarms", encode_alarms(NOW, [alarm]), retained=True)
+    (told,) = scene.picture.changes(0)["gateways"][0]["alarms"]
+    assert (told["key"], told["priority"], told["kp_m"]) == ("bv-1/pressure/low", 2, 5200)
+
+
+def test_a_gateway_is_found_by_its_key_or_by_an_id_that_only_one_has() -> None:
+    scene = Scene()
+    assert scene.picture.find(KEY) is scene.picture.find("gw1") is not None
+    other = parse("corridor/v1/link44/ps1/gw1/status")
+    assert other is not None
+    scene.picture.take(other, encode_status("online", 1, "0.1.0", NOW, {}), True)
+    assert scene.picture.find("gw1") is None
+
+
+async def test_wait_ends_with_the_change() -> None:
+    scene = Scene()
+    tick = scene.picture.tick
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(scene.picture.wait(tick, 60.0))
+        await asyncio.sleep(0)
+        scene.data("bv-1", "pressure=53.2", NOW)
+        await waiting
+    await scene.picture.wait(scene.picture.tick, 0.001)
