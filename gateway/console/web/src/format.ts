@@ -19,6 +19,13 @@ export function number(value: number, decimals: number): string {
   return (text.startsWith("-") ? MINUS : "") + grouped + text.replace(/^-?\d+/, "");
 }
 
+const SIGNS: Record<string, string> = { degC: "\u00b0C", deg: "\u00b0", m3: "m\u00b3", "1": "" };
+
+/** A unit as it is printed; on the wire units are ASCII. */
+export function unitSign(unit: string): string {
+  return SIGNS[unit] ?? unit.replace(/m3\b/, "m\u00b3").replace(/m2\b/, "m\u00b2");
+}
+
 export function age(seconds: number): string {
   if (!Number.isFinite(seconds)) return "\u2013";
   if (seconds < 100) return `${Math.floor(seconds)} s`;

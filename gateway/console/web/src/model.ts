@@ -1,5 +1,7 @@
 /** What the console knows, as columns: the browser's copy of the server's picture, advanced by its steps. */
 
+import { unitSign } from "./format";
+
 export interface Tag {
   name: string;
   unit: string;
@@ -92,9 +94,9 @@ export class Point {
     if (!this.magnitude && ends.length) this.magnitude = Math.max(...ends.map(Math.abs));
   }
 
-  /** The unit to show: a ratio has none. */
+  /** The unit to show. */
   get unit(): string {
-    return this.tag.unit === "1" ? "" : this.tag.unit;
+    return unitSign(this.tag.unit);
   }
 
   get value(): number {

@@ -1,7 +1,7 @@
 /** The alarm list: standing alarms stay, the newest unacknowledged first, and nothing moves under the pointer. */
 
 import { h, setClass, setText } from "../dom";
-import { age, kp, moment, number } from "../format";
+import { age, kp, moment, number, unitSign } from "../format";
 import { t, word } from "../i18n";
 import { mark, priorityOf } from "../marks";
 import type { Alarm, Change, Gateway } from "../model";
@@ -90,7 +90,7 @@ function measured(alarm: Alarm): string {
   const decimals = size ? Math.min(3, Math.max(0, 3 - Math.floor(Math.log10(size)))) : 0;
   const value = alarm.value === null ? "" : number(alarm.value, decimals);
   const limit = alarm.limit === null ? "" : ` / ${number(alarm.limit, decimals)}`;
-  return value || limit ? `${value || "\u2013"}${limit} ${alarm.unit}` : "";
+  return value || limit ? `${value || "\u2013"}${limit} ${unitSign(alarm.unit)}` : "";
 }
 
 export class Alarms implements Screen {

@@ -308,7 +308,7 @@ class Strip {
     };
     update();
     this.updates.push(update);
-    return h("div", { class: "lane" }, h("div", { class: "gutter" }, first.tag.name.replaceAll("_", " "), h("span", { class: "unit" }, first.tag.unit)), track);
+    return h("div", { class: "lane" }, h("div", { class: "gutter" }, first.tag.name.replaceAll("_", " "), h("span", { class: "unit" }, first.unit)), track);
   }
 
   /** Places at their km, in as many rows as they need. */

@@ -4,7 +4,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { ValueCell } from "../cells";
 import { h, setAttribute, setClass, setText } from "../dom";
-import { clock, day, moment, number } from "../format";
+import { clock, day, moment, number, unitSign } from "../format";
 import { t } from "../i18n";
 import type { Change, Point } from "../model";
 import { isBad } from "../model";
@@ -405,7 +405,7 @@ export class Trend implements Screen {
       scale: `unit ${unit}`,
       side: i === 0 ? 3 : 1,
       size: 58,
-      label: unit,
+      label: unitSign(unit),
       labelFont: font,
       labelSize: 18,
       grid: i === 0 ? grid : { show: false },
@@ -487,7 +487,7 @@ export class Trend implements Screen {
           "li",
           { role: "option", id: `trend-found-${i}`, "data-id": point.id, onmousedown: (event: MouseEvent) => (event.preventDefault(), this.choose(point.id)) },
           h("b", {}, `${point.device.name} / ${point.tag.name}`),
-          h("span", { class: "muted" }, [point.gateway.id, point.device.line, point.tag.unit].filter(Boolean).join(" · ")),
+          h("span", { class: "muted" }, [point.gateway.id, point.device.line, point.unit].filter(Boolean).join(" · ")),
         ),
       ),
     );
