@@ -1,0 +1,1 @@
+"""The demo corridor: its sites, and how everything is started beside them."""

@@ -1,0 +1,134 @@
+"""An RS-485 bus on a pseudo terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+import termios
+import tty
+from pathlib import Path
+from typing import Final
+
+from drivers.link import LinkSpec
+from drivers.sim.frames import RtuRequests, line_time_s
+from drivers.sim.server import READ_BYTES, Respond, SimError, next_requests, rtu_frame
+
+PTY_SILENCE_S: Final = 0.02  # more than the pauses of a busy machine between two writes of one frame
+
+
+class PtyEndpoint:
+    """An RS-485 bus on a pseudo terminal, linked at the path where the gateway looks for its serial device.
+
+    is_paced  answers come when they would on a real line: turnaround and characters take their time
+    """
+
+    def __init__(self, link: LinkSpec, respond: Respond, *, is_paced: bool = False) -> None:
+        self.link = link
+        self.path = Path(link.path)
+        self._respond = respond
+        self._is_paced = is_paced
+        self._ends: tuple[int, int] | None = None  # ours, and the one that clients open: held, so that none hangs up
+        self._target = ""
+        self._inbox = bytearray()
+        self._arrived = asyncio.Event()
+
+    async def open(self) -> None:
+        """Make the pseudo terminal and its link; raises SimError and leaves alone what is not ours."""
+        if wrong := _occupied(self.path):
+            raise SimError([f"link '{self.link.name}': {wrong}"])
+        ours, theirs = os.openpty()
+        tty.setraw(theirs)
+        os.set_blocking(ours, False)
+        self._ends, self._target = (ours, theirs), os.ttyname(theirs)
+        try:
+            self.path.unlink(missing_ok=True)
+            self.path.symlink_to(self._target)
+        except OSError as error:
+            self._target = ""
+            await self.close()
+            raise SimError([f"link '{self.link.name}': cannot link {self.path}: {error.strerror}"]) from None
+        asyncio.get_running_loop().add_reader(ours, self._on_bytes)
+
+    async def close(self) -> None:
+        """Hang up, and remove the link if it is still ours."""
+        if self._ends is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._ends[0])
+        if self._target and self.path.is_symlink() and str(self.path.readlink()) == self._target:
+            self.path.unlink(missing_ok=True)
+        for end in self._ends:
+            os.close(end)
+        self._ends = None
+        self._inbox.clear()
+
+    def drop(self) -> None:
+        """Throw away what is on the line."""
+        if self._ends:
+            termios.tcflush(self._ends[1], termios.TCIOFLUSH)
+        self._inbox.clear()
+
+    async def run(self) -> None:
+        """Answer requests until cancelled."""
+        framer, line = RtuRequests(), self.link.serial
+        while True:
+            for unit, request in await next_requests(framer, self._read, PTY_SILENCE_S) or ():
+                reply = self._respond(unit, request)
+                if unit == 0 or reply.pdu is None or reply.cut:
+                    continue  # a broadcast, an absent unit and a silent one look alike on a bus
+                frame = rtu_frame(unit, reply)
+                pace_s = (
+                    self.link.turnaround_s + line_time_s(line, len(request) + 3, len(frame)) if self._is_paced else 0.0
+                )
+                if (wait_s := reply.delay_s + pace_s) > 0:
+                    await asyncio.sleep(wait_s)
+                self._write(frame)
+
+    async def _read(self) -> bytes:
+        while not self._inbox:
+            self._arrived.clear()
+            await self._arrived.wait()
+        data = bytes(self._inbox)
+        self._inbox.clear()
+        return data
+
+    def _on_bytes(self) -> None:
+        if self._ends is None:
+            return
+        try:
+            data = os.read(self._ends[0], READ_BYTES)
+            if len(self._inbox) < READ_BYTES:
+                self._inbox += data
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EIO):
+                raise
+        self._arrived.set()
+
+    def _write(self, frame: bytes) -> None:
+        if self._ends is None:
+            return
+        try:
+            os.write(self._ends[0], frame)
+        except BlockingIOError:
+            return  # nobody reads the line: what does not fit is lost, as on a wire
+
+
+def _occupied(path: Path) -> str:
+    """Return why a serial path must not be replaced, "" when it is free or a left-over link of a simulation.
+
+    Only a symlink of our own user to a pseudo terminal is ours; a device, a file or udev's link to a device never is.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return "" if path.parent.is_dir() else f"{path}: folder {path.parent} does not exist"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if not stat.S_ISLNK(found.st_mode):
+        what = "a real device" if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode) else "a file or folder"
+        return f"{path} is {what}, wanted a free path or a link left by a simulation; it is not touched"
+    target = str(path.readlink())
+    if not target.startswith("/dev/pts/") or found.st_uid != os.geteuid():
+        return f"{path} links to {target}, wanted a free path or our own link to /dev/pts; it is not touched"
+    return ""

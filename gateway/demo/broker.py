@@ -1,0 +1,95 @@
+"""A broker for the demo: mosquitto where it is installed, else amqtt in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+START_S: Final = 10.0
+LOOK_S: Final = 0.05
+QUEUE: Final = 100_000  # messages kept for an ingest that is away; mosquitto's own 1,000 would be dropped unseen
+
+
+class NoBroker(Exception):
+    """Neither mosquitto nor amqtt is here."""
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def broker(folder: Path) -> AsyncIterator[tuple[str, str]]:
+    """Run a broker on the loopback; yields (url, what it is); raises NoBroker."""
+    port = free_port()
+    url = f"mqtt://127.0.0.1:{port}"
+    path = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if path:
+        async with _mosquitto(path, folder, port) as name:
+            yield url, name
+        return
+    async with _amqtt(port) as name:
+        yield url, name
+
+
+@contextlib.asynccontextmanager
+async def _mosquitto(path: str, folder: Path, port: int) -> AsyncIterator[str]:
+    config = folder / "mosquitto.conf"
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages {QUEUE}\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        path, "-c", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await _listening(port)
+        yield "mosquitto"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _listening(port: int) -> None:
+    async with asyncio.timeout(START_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(LOOK_S)
+            else:
+                writer.close()
+                return
+
+
+@contextlib.asynccontextmanager
+async def _amqtt(port: int) -> AsyncIterator[str]:
+    try:
+        from amqtt.broker import Broker
+    except ImportError:
+        raise NoBroker(
+            "no broker: install mosquitto (apt install mosquitto) or the demo extra (pip install 'corridor-gateway[demo]')"
+        ) from None
+    import logging
+
+    logging.getLogger("amqtt").setLevel(logging.ERROR)
+    logging.getLogger("transitions").setLevel(logging.ERROR)
+    config = {
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+    }
+    running = Broker(config)
+    await running.start()
+    try:
+        yield "amqtt (MQTT 3.1.1, in this process)"
+    finally:
+        await running.shutdown()

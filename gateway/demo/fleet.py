@@ -1,0 +1,55 @@
+"""From gateway.toml to simulated meters: what `corridor sim` and the demo start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from drivers.sim.device import MeterSpec
+from drivers.sim.faults import load
+from drivers.sim.fleet import Fleet
+from gateway.model.corridor import GatewaySpec
+
+
+def meters(specs: Iterable[GatewaySpec]) -> list[MeterSpec]:
+    """Return a simulated meter for every device of these gateways."""
+    out = []
+    for spec in specs:
+        links = {link.name: link for link in spec.links}
+        for device in spec.devices:
+            points = (*(tag.point for tag in device.tags), *device.strings)
+            out.append(
+                MeterSpec(
+                    name=device.name,
+                    link=links[device.link],
+                    unit=device.unit,
+                    profile=device.profile,
+                    points=points,
+                    enron=device.enron,
+                    max_registers=device.max_registers,
+                    asset=device.asset,
+                    line=device.line,
+                    kp_m=device.kp_m,
+                    site=spec.site,
+                    max_bits=device.max_bits,
+                    max_gap=device.max_gap,
+                )
+            )
+    return out
+
+
+async def simulate(
+    specs: list[GatewaySpec],
+    *,
+    stop: asyncio.Event,
+    seed: int,
+    truth: Path | None,
+    faults: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    """Serve every device until `stop` is set; raises FaultsError for a faults file that cannot be used."""
+    script = load(faults) if faults else None
+    async with Fleet(meters(specs), seed=seed, truth=truth, script=script) as fleet:
+        say(f"simulating {len(meters(specs))} meters on {len(fleet.ports)} links; Ctrl-C ends it")
+        await stop.wait()

@@ -1,0 +1,116 @@
+"""gateway.toml texts built from a few words per device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from drivers import profile as profiles
+
+Settings = Mapping[str, Mapping[str, Any]]
+Nature = Literal["steady", "pulsed", "stepping"]
+
+# What a gauge's nature allows beyond limits: a load that comes in pulses is no anomaly, a value that jumps is none.
+_DETECT: Final[dict[Nature, list[str] | None]] = {
+    "steady": None,
+    "pulsed": ["limits", "frozen"],
+    "stepping": ["limits"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Where a device stands: asset, line and chainage."""
+
+    asset: str
+    line: str
+    kp_m: int
+
+
+def point(name: str, address: int, unit: str = "", type: str = "float32", **more: Any) -> dict[str, Any]:  # noqa: A002
+    """Return a point in place, in the holding registers unless `function` says otherwise."""
+    return {"name": name, "function": "holding", "address": address, "type": type, "unit": unit, **more}
+
+
+def floats(*names: tuple[str, str], start: int = 0) -> list[dict[str, Any]]:
+    """Return float32 points of (name, unit), one after the other."""
+    return [point(name, start + 2 * i, unit) for i, (name, unit) in enumerate(names)]
+
+
+@dataclass(slots=True)
+class GatewayText:
+    """One gateway.toml in the making."""
+
+    id: str
+    site: str
+    broker_url: str
+    links: list[str] = field(default_factory=list)
+    devices: list[str] = field(default_factory=list)
+
+    def link(self, name: str, url: str, **more: Any) -> str:
+        """Add a link and return its name."""
+        self.links.append(_table("[[link]]", {"name": name, "url": url, **more}))
+        return name
+
+    def device(
+        self,
+        name: str,
+        link: str,
+        at: At,
+        profile: str = "",
+        *,
+        unit: int = 1,
+        period_s: float = 1.0,
+        tags: Sequence[str] = (),
+        points: Sequence[Mapping[str, Any]] = (),
+        measurement: str = "",
+        nature: Nature = "steady",
+        natures: Mapping[str, Nature] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Add a device with a profile (and some of its tags) or with points in place.
+
+        nature, natures  how its gauges behave, and the exceptions by name: which detectors may judge them
+        settings         limits and the like, by tag
+        """
+        head: dict[str, Any] = {"name": name, "link": link, "unit": unit}
+        head |= {"profile": profile} if profile else {"measurement": measurement}
+        head |= {"period_s": period_s, "asset": at.asset, "line": at.line, "kp_m": at.kp_m}
+        if tags:
+            head["tags"] = list(tags)
+        text = [_table("[[device]]", head)]
+        text += [_table("  [[device.point]]", dict(entry), indent="  ") for entry in points]
+        natures, settings = natures or {}, settings or {}
+        for tag, kind, type_name in _numbers(profile, points):
+            if tags and tag not in tags:
+                continue
+            table = dict(settings.get(tag, {}))
+            if kind == "gauge" and "detect" not in table:
+                whole = not type_name.startswith("float")
+                detect = _DETECT["stepping" if whole and tag not in natures else natures.get(tag, nature)]
+                table |= {"detect": detect} if detect else {}
+            if table:
+                text.append(_table(f"  [device.tag.{tag}]", table, indent="  "))
+        self.devices.append("\n".join(text))
+
+    def text(self) -> str:
+        """Return the whole file."""
+        head = [
+            _table("[gateway]", {"id": self.id, "corridor": "link43", "site": self.site}),
+            _table("[mqtt]", {"url": self.broker_url}),
+            _table("[spool]", {"max_bytes": 50_000_000}),
+        ]
+        return "\n".join([*head, *self.links, *self.devices])
+
+
+def _numbers(profile: str, points: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Return name, kind and type of every numeric point."""
+    if profile:
+        return [(found.name, found.kind, found.type) for found in profiles.find(profile).points if not found.is_text]
+    return [(entry["name"], entry.get("kind", "gauge"), entry["type"]) for entry in points]
+
+
+def _table(head: str, keys: Mapping[str, Any], indent: str = "") -> str:
+    return "\n".join([head, *(f"{indent}{key} = {json.dumps(value)}" for key, value in keys.items()), ""])
