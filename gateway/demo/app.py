@@ -247,7 +247,7 @@ def _compare(run: _Run, committed: dict[str, dict[str, Any]]) -> tuple[int, int]
 def _summary(run: _Run, watch: Watch, fleet: Fleet, missing: int, stored: int, url: str, n_tags: int) -> dict[str, Any]:
     with contextlib.closing(_open_database(run.database)) as db:
         values = db.execute("SELECT count(*) FROM samples").fetchone()[0]
-    found = watch.compare(fleet.injected, COVERED)
+    found = watch.compare(fleet.anomalies(), COVERED)
     return {
         "gateways": len(run.specs),
         "devices": sum(len(spec.devices) for spec in run.specs),

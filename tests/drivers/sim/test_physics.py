@@ -23,7 +23,12 @@ ELECTRICAL = [
 ]
 COUNTING = [name for name in ELECTRICAL if any(point.kind == "counter" for point in profiles.find(name).points)]
 USES = ["house", "crane-1", "reefer-2", "pump-1", "traction-feeder", "shore-1", "cable-landing", "points-heating"]
-UNITS = {"kW": 1e3, "kvar": 1e3, "kVA": 1e3, "kWh": 1e3, "kvarh": 1e3}
+PAIRS = [  # a counter, and the power that it is the integral of
+    (("energy_import", "energy_a"), ("power_active_total", "power_active")),
+    (("energy_reactive_import",), ("power_reactive_total", "power_reactive")),
+    (("energy_apparent_import",), ("power_apparent_total",)),
+]
+UNITS = {"kW": 1e3, "kvar": 1e3, "kVA": 1e3, "kWh": 1e3, "kvarh": 1e3, "kVAh": 1e3}
 
 # What stands still in a healthy plant although the profile calls it a gauge: settings, identity, counts of parts.
 STILL = {
@@ -145,14 +150,17 @@ def test_energy_never_falls_and_is_the_integral_of_power(name, use):
     for point in counters:
         seen = [row[point.name] for row in rows]
         assert all(b >= a for a, b in itertools.pairwise(seen)), point.name
-    imported = next((point for point in counters if point.name in ("energy_import", "energy_a")), None)
-    assert imported is not None
-    watts = [max(0.0, base(spec, row, powers[0])) for row in rows]
-    grown = base(spec, rows[-1], imported.name) - base(spec, rows[0], imported.name)
-    resolution = abs(imported.scale) * UNITS.get(imported.unit, 1.0) if "int" in imported.type else 0.0
-    if imported.type == "float32":
-        resolution = base(spec, rows[0], imported.name) * 2.0**-23
-    assert grown == pytest.approx(sum(watts[:-1]) / 3600.0, rel=0.02, abs=2 * resolution + 1.0)
+    for counter, power in PAIRS:
+        point = next((point for point in counters if point.name in counter), None)
+        name = next((name for name in power if name in rows[0]), None)
+        if point is None or name is None:
+            continue
+        rates = [max(0.0, base(spec, row, name)) for row in rows]
+        grown = base(spec, rows[-1], point.name) - base(spec, rows[0], point.name)
+        resolution = abs(point.scale) * UNITS.get(point.unit, 1.0) if "int" in point.type else 0.0
+        if point.type == "float32":
+            resolution = base(spec, rows[0], point.name) * 2.0**-23
+        assert grown == pytest.approx(sum(rates[:-1]) / 3600.0, rel=0.02, abs=2 * resolution + 1.0), point.name
 
 
 def test_a_crane_lifts_in_megawatts_and_feeds_back():
