@@ -1,0 +1,184 @@
+"""Two lanes: live frames at once, the backlog beside them; the cursor moves on PUBACK and on nothing else."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from drivers.quality import BAD
+from gateway.deliver import publish
+from gateway.deliver.publish import Publisher
+from gateway.spool.memory import MemorySpool
+from gateway.wire.client import MqttError
+from gateway.wire.frame_lines import LineWriter
+from gateway.wire.lines import parse_header, parse_lines
+from gateway.wire.topics import GatewayAddress
+from tests.gateway import frames
+
+HERE = GatewayAddress("link43", "ps1", "gw1")
+
+
+class Broker:
+    """Takes what is sent and answers when it is told to."""
+
+    def __init__(self):
+        self.sent, self.is_up = [], True
+
+    def send(self, topic, payload, acked):
+        if not self.is_up:
+            raise MqttError("gone")
+        self.sent.append((topic, payload, acked))
+
+    def answer(self, code=0, n=None):
+        """Acknowledge the first n messages (default: all)."""
+        for _, _, acked in self.sent[:n]:
+            acked(code)
+        del self.sent[:n]
+
+    def seqs(self):
+        return [s for _, p, _ in self.sent for a, b in parse_header(p).seq + parse_header(p).empty for s in range(a, b + 1)]
+
+
+class Rig:
+    """A publisher between a spool in memory and a broker of paper."""
+
+    def __init__(self):
+        self.spool = MemorySpool(10_000_000, "cat1", frames.texts())
+        self.publisher = Publisher(HERE, ["d0", "d1", "d2"], self.spool, "cat1")
+        self.broker = Broker()
+        self.writers = [LineWriter(text) for text in frames.texts()]
+
+    def frame(self, number=0):
+        f = frames.frame(self.spool.next_seq, number)
+        self.spool.append(f)
+        self.publisher.offer(number, f.seq, self.writers[number].line(f.value, f.quality, f.time_ns))
+        return f
+
+    @contextlib.asynccontextmanager
+    async def session(self):
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(self.publisher.run(self.broker))
+            await settle()
+            yield self.broker
+            task.cancel()
+
+
+async def settle():
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(publish, "REST_S", 0.0)
+    monkeypatch.setattr(publish, "IDLE_S", 0.001)
+
+
+async def until(look):
+    async with asyncio.timeout(10):
+        while not look():
+            await asyncio.sleep(0.001)
+
+
+async def test_a_live_frame_goes_at_once_and_moves_the_cursor_on_its_puback():
+    rig = Rig()
+    async with rig.session() as broker:
+        f = rig.frame()
+        await settle()
+        ((topic, payload, _),) = broker.sent
+        assert topic == HERE.device("d0", "data")
+        (line,) = parse_lines(payload)
+        assert line.time_ns == f.time_ns
+        assert len(line.fields) == int((f.quality & BAD == 0).sum())
+        assert not rig.spool.is_acked(1, f.seq)
+        broker.answer()
+        assert rig.spool.is_acked(1, f.seq)
+
+
+async def test_one_message_per_device_is_on_its_way_and_the_rest_travels_together():
+    rig = Rig()
+    async with rig.session() as broker:
+        rig.frame(0)
+        await settle()
+        for _ in range(3):
+            rig.frame(0)
+        rig.frame(1)
+        await settle()
+        assert [topic.split("/")[-2] for topic, *_ in broker.sent] == ["d0", "d1"]
+        broker.answer()
+        await until(lambda: broker.sent)
+        assert broker.seqs() == [2, 3, 4]
+
+
+async def test_what_was_read_while_the_broker_was_away_comes_from_the_spool():
+    rig = Rig()
+    for i in range(9):
+        rig.frame(i % 3)
+    async with rig.session() as broker:
+        await until(lambda: len(broker.sent) == 8)  # the window of the backlog, one frame a message here
+        broker.answer()
+        await until(lambda: len(broker.sent) == 1)
+        broker.answer()
+        assert rig.spool.statistics().unsent == 0
+
+
+async def test_the_backlog_never_holds_up_a_live_frame():
+    rig = Rig()
+    for _ in range(50):
+        rig.frame(0)
+    async with rig.session() as broker:
+        await until(lambda: len(broker.sent) == publish.BACKLOG_IN_FLIGHT)
+        live = rig.frame(1)
+        await settle()
+        assert live.seq in broker.seqs()
+
+
+async def test_a_lost_session_sends_again_what_was_not_acknowledged_and_nothing_else():
+    rig = Rig()
+    async with rig.session() as broker:
+        for _ in range(3):
+            rig.frame(0)
+            await settle()
+            broker.answer()
+            await settle()
+        rig.frame(0)
+        rig.frame(1)
+        await settle()
+        broker.is_up = False
+        rig.frame(2)
+    rig.broker = Broker()
+    async with rig.session() as broker:
+        await until(lambda: len(broker.seqs()) == 3)
+        assert sorted(broker.seqs()) == [4, 5, 6]
+
+
+async def test_a_refused_message_is_counted_and_not_sent_again_in_a_hot_loop():
+    rig = Rig()
+    async with rig.session() as broker:
+        f = rig.frame(0)
+        await settle()
+        broker.answer(0x87)
+        for _ in range(30):
+            await asyncio.sleep(0.001)
+        assert broker.sent == []
+        assert rig.publisher.counters.refused == 1
+        assert not rig.spool.is_acked(1, f.seq)
+        assert rig.spool.statistics().unsent == 1
+    rig.broker = Broker()
+    async with rig.session() as broker:
+        await until(lambda: broker.sent)
+        broker.answer()
+        assert rig.spool.is_acked(1, f.seq)
+
+
+async def test_a_lane_that_overflows_leaves_its_oldest_frames_to_the_spool():
+    rig = Rig()
+    async with rig.session() as broker:
+        rig.frame(0)
+        await settle()
+        for _ in range(publish.LIVE_FRAMES + 5):
+            rig.frame(0)
+        await until(lambda: len(broker.seqs()) >= 6)
+        assert set(broker.seqs()) >= {1, 2, 3, 4, 5, 6}
+        await until(lambda: not broker.sent or broker.answer() or rig.spool.statistics().unsent == 0)
+        assert rig.spool.statistics().unsent == 0
