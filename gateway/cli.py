@@ -101,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--faults", type=Path, metavar="FILE", help="faults and anomalies to act out (TOML)")
     sub.add_argument("--seed", type=int, default=1, help="same seed, same values (default: 1)")
+    sub.add_argument("--paced", action="store_true", help="let answers on serial lines take the time they would take")
+    sub.add_argument("--cert", type=Path, metavar="FILE", help="certificate of simulated tls:// meters")
+    sub.add_argument("--key", type=Path, metavar="FILE", help="its key")
 
     profile = add("profile", _profile_list, "meter profiles: list, show, lint, import")
     actions = profile.add_subparsers(metavar="ACTION", required=True)
@@ -221,16 +224,27 @@ def _sim(options: argparse.Namespace) -> int:
     spec = _load(options.config)
     if spec is None:
         return WRONG_INPUT
+    from drivers.sim.faults import FaultsError
+    from drivers.sim.server import ServerTls, SimError
     from gateway.demo.fleet import simulate
 
-    async def serve(stop: asyncio.Event) -> None:
-        await simulate([spec], stop=stop, seed=options.seed, truth=options.truth, faults=options.faults, say=_say)
+    tls = ServerTls(options.cert, options.key) if options.cert and options.key else None
 
-    from drivers.sim.faults import FaultsError
+    async def serve(stop: asyncio.Event) -> None:
+        await simulate(
+            [spec],
+            stop=stop,
+            say=_say,
+            faults=options.faults,
+            seed=options.seed,
+            truth=options.truth,
+            tls=tls,
+            is_paced=options.paced,
+        )
 
     try:
         return asyncio.run(_until_signal(serve))
-    except FaultsError as error:
+    except (FaultsError, SimError) as error:
         for line in error.lines:
             _say(line)
         return WRONG_INPUT

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+from dataclasses import replace
 from typing import Any
 
 from pymodbus import FramerType
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient, AsyncModbusTlsClient
 from pymodbus.client.base import ModbusBaseClient
 
-from drivers.link import Link, LinkSpec
+from drivers.link import Link, LinkSpec, SerialLine
 from drivers.modbus.link import ModbusLink
 
 
@@ -22,7 +24,7 @@ def _client(spec: LinkSpec, hooks: dict[str, Any]) -> ModbusBaseClient:
     """Return an unconnected client: no retries and no reconnecting of its own, those policies are ours."""
     common: dict[str, Any] = {"timeout": spec.timeout_s, "retries": 0, "reconnect_delay": 0, **hooks}
     if spec.transport == "rtu":
-        line = spec.serial
+        line = _without_parity(spec)
         return AsyncModbusSerialClient(
             spec.path,
             framer=FramerType.RTU,
@@ -36,6 +38,13 @@ def _client(spec: LinkSpec, hooks: dict[str, Any]) -> ModbusBaseClient:
         return AsyncModbusTlsClient(spec.host, port=spec.port, sslctx=_tls(spec), **common)
     framer = FramerType.SOCKET if spec.transport == "tcp" else FramerType.RTU
     return AsyncModbusTcpClient(spec.host, port=spec.port, framer=framer, **common)
+
+
+def _without_parity(spec: LinkSpec) -> SerialLine:
+    """Return the line's settings, without parity on a pty: Linux has none there, and opening one with it fails."""
+    if not os.path.realpath(spec.path).startswith("/dev/pts/"):
+        return spec.serial
+    return replace(spec.serial, parity="N", bytesize=8)
 
 
 def _tls(spec: LinkSpec) -> ssl.SSLContext:

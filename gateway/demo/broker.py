@@ -77,7 +77,7 @@ async def _amqtt(port: int) -> AsyncIterator[str]:
         from amqtt.broker import Broker
     except ImportError:
         raise NoBroker(
-            "no broker: install mosquitto (apt install mosquitto) or the demo extra (pip install 'corridor-gateway[demo]')"
+            "no broker here: install mosquitto (apt install mosquitto), or the demo extra (pip install -e '.[demo]')"
         ) from None
     import logging
 

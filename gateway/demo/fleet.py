@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from drivers.sim.device import MeterSpec
 from drivers.sim.faults import load
@@ -43,13 +44,16 @@ async def simulate(
     specs: list[GatewaySpec],
     *,
     stop: asyncio.Event,
-    seed: int,
-    truth: Path | None,
-    faults: Path | None,
     say: Callable[[str], None],
+    faults: Path | None,
+    **settings: Any,
 ) -> None:
-    """Serve every device until `stop` is set; raises FaultsError for a faults file that cannot be used."""
+    """Serve every device until `stop` is set; settings as of Fleet.
+
+    Raises FaultsError for a faults file that cannot be used, SimError for an endpoint that cannot be served.
+    """
     script = load(faults) if faults else None
-    async with Fleet(meters(specs), seed=seed, truth=truth, script=script) as fleet:
-        say(f"simulating {len(meters(specs))} meters on {len(fleet.ports)} links; Ctrl-C ends it")
+    simulated = meters(specs)
+    async with Fleet(simulated, script=script, **settings):
+        say(f"simulating {len(simulated)} meters; Ctrl-C ends it")
         await stop.wait()

@@ -94,7 +94,7 @@ DOOR: Final = {"high": 0.5, "priority": 3}
 
 def pump_station(yard: _Yard) -> None:
     """T1 pump station, T4 tank farm, T13 gas metering."""
-    add, kp_m = yard.text.device, 100_000
+    add, kp_m = yard.text.device, 0
     skid, at = yard.tcp("skid"), At("meter-skid", "pipe-a", kp_m)
     flow = {"mass_flow": limits(2, low=500.0, high=720.0), "temperature": limits(low=20.0, high=60.0)}
     drift: Mapping[str, Nature] = {"totalizer1": "stepping"}
@@ -142,10 +142,20 @@ def pump_station(yard: _Yard) -> None:
         settings={"battery_charge": limits(low=60.0)})  # fmt: skip
     _tank_farm(yard)
     _gas_metering(yard)
+    _second_system(yard)
+
+
+def _second_system(yard: _Yard) -> None:
+    """Custody metering of the export line that several owners share, at its take-over point."""
+    at, skid = At("custody-run-1", "pipe-b", 400), yard.tcp("custody")
+    yard.text.device("ft-201", skid, at, "endresshauser_proline", unit=1, tags=maps.CORIOLIS,
+                     natures={"totalizer1": "stepping"})  # fmt: skip
+    yard.text.device("ft-202", skid, at, "dynasonics_tfx_ultra", unit=2,
+                     tags=["signal_strength", "flow_rate_cmh", "velocity", "temperature_1"])  # fmt: skip
 
 
 def _tank_farm(yard: _Yard) -> None:
-    add, kp_m, hub = yard.text.device, 100_600, yard.tcp("tank-hub")
+    add, kp_m, hub = yard.text.device, 600, yard.tcp("tank-hub")
     level = limits(1, low=2.0, high=13.5, high_high=14.5)
     add("lt-400", hub, At("tank-farm", "pipe-a", kp_m), "emerson_rosemount_2460", unit=1, period_s=5.0,
         settings={f"tank{i}_user1": level for i in (1, 2, 3)})  # fmt: skip
@@ -158,10 +168,10 @@ def _tank_farm(yard: _Yard) -> None:
 
 
 def _gas_metering(yard: _Yard) -> None:
-    add, at = yard.text.device, At("gas-run-1", "gas-a", 101_200)
+    add, at = yard.text.device, At("gas-run-1", "gas-a", 1_200)
     add("gm-600", yard.tcp("gas-600", "rtu+tcp"), at, "sick_flowsic600", tags=maps.GAS_METER,
         settings={"speed_of_sound": limits(2, low=380.0, high=420.0), "flow_line": limits(high=4000.0)})  # fmt: skip
-    add("gm-500", yard.tcp("gas-500"), At("gas-run-2", "gas-a", 101_200), "sick_flowsic500",
+    add("gm-500", yard.tcp("gas-500"), At("gas-run-2", "gas-a", 1_200), "sick_flowsic500",
         tags=["global_status", "volume_actual", "flow_base", "flow_actual", "pressure", "temperature", "gas_velocity",
               "speed_of_sound", "compressibility"],
         settings={"pressure": limits(2, low=45.0, high=60.0)})  # fmt: skip
@@ -199,16 +209,29 @@ def quay(yard: _Yard) -> None:
     add("lights-1", yard.tcp("lights"), At("berth-lights", "port-a", 300), "carlogavazzi_em24_e1", period_s=5.0,
         tags=[*(f"voltage_{phase}_n" for phase in maps.PHASES), "power_active_total", "power_factor_total",
               "energy_import"])  # fmt: skip
+    _sea_crossing(yard)
+
+
+def _sea_crossing(yard: _Yard) -> None:
+    """T12: the ferry that carries wagons across, over the port's radio link."""
+    hub = yard.tcp("ferry")
+    yard.text.device("ferry-dc", hub, At("ferry-1", "sea-a", 12_000), "victron_gx_battery", unit=1, period_s=10.0,
+                     tags=maps.BATTERY, settings={"voltage": limits(2, low=47.0)})  # fmt: skip
+    yard.text.device("ferry-tank", hub, At("ferry-1", "sea-a", 12_000), "emerson_rosemount_hmc", unit=2,
+                     period_s=10.0, nature="stepping")  # fmt: skip
 
 
 def railway(yard: _Yard) -> None:
-    """T7 traction substation, T8 trackside nodes."""
-    add, kp_m = yard.text.device, 512_000
+    """T7 traction substation, T8 trackside nodes, T9 border yard."""
+    add, kp_m = yard.text.device, 41_000
     _traction(yard, "s1", At("substation-1", "rail-a", kp_m))
     add("aux-s1", yard.tcp("aux"), At("station-service", "power-a", kp_m), "schneider_iem3000")
     hub = yard.tcp("nodes")
     for i in range(4):
-        _track_node(yard, hub, 1 + i, f"t{i + 1}", At(f"node-{i + 1}", "rail-a", kp_m + 2500 * i))
+        _track_node(yard, hub, 1 + i, f"t{i + 1}", At(f"node-{i + 1}", "rail-a", kp_m + 600 * i))
+    for i in (1, 2):
+        add(f"scale-r{i}", hub, At(f"border-scale-{i}", "rail-a", kp_m + 1800), "rinstrum_c500", unit=50 + i,
+            tags=["gross", "net"], nature="stepping")  # fmt: skip
     add("ups-t1", hub, At("ups-t1", "rail-a", kp_m), "apc_nmc2", unit=30, tags=maps.UPS,
         settings={"battery_charge": limits(low=60.0)})  # fmt: skip
 
@@ -254,7 +277,7 @@ def link43(yard: _Yard) -> None:
         "door_open": DOOR,
     }
     for km in (0, 15, 30, 43):
-        at, link = At(f"block-valve-{km:02d}", "pipe-a", 100_000 + 1000 * km), yard.tcp(f"bv-{km:02d}")
+        at, link = At(f"block-valve-{km:02d}", "pipe-a", 1000 * km), yard.tcp(f"bv-{km:02d}")
         add(f"bv-{km:02d}", link, at, unit=1, points=maps.VALVE, measurement="valve_station", settings=valve)
         add(f"bv-bat-{km:02d}", link, at, "victron_gx_battery", unit=2)
     for i, hub in enumerate([yard.tcp(f"track-{third}") for third in "abc"]):

@@ -26,7 +26,8 @@ def run(point, payload, *, block=None, kernel=decode, block_quality=0):
     value, found = np.zeros(1), np.zeros(1, np.uint32)
     one, s = np.array([0], np.int32), Scratch()
     kernel(
-        one, one, np.array([1], np.int32), np.frombuffer(payload, np.uint8).copy(), np.array([block_quality], np.uint32),
+        one, one, np.array([1], np.int32), np.frombuffer(payload, np.uint8).copy(),
+        np.array([block_quality], np.uint32),
         table.at, table.code, table.size, table.order, table.bit, table.block, table.scale, table.divisor, table.offset,
         table.low, table.high, table.sentinel, table.first, s.u8, s.i8, s.f8, s.u4, s.f4, value, found,
     )  # fmt: skip
@@ -132,7 +133,7 @@ DELIBERATE = {
     # name -> why we answer otherwise
     "register11_uint8L-scale_.1": "Telegraf cuts a scaled value back to the integer type; ours are floats, always",
     "register13_int8H-scale_.1": "likewise",
-    "register70_int64_uint64": "Telegraf wraps a negative int64 into a uint64 on request; there is no such request here",
+    "register70_int64_uint64": "Telegraf wraps a negative int64 into a uint64 on request; we have no such request",
     "string_location lower little-endian": "one character a register: no meter of ours does it",
     "string_location upper little-endian": "likewise",
 }

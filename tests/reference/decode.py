@@ -20,7 +20,7 @@ def decode(words, kind, word_order="big", byte_order="big", bit=None, scale=1.0,
     raw = bytes(b for pair in pairs for b in pair)
     if kind == "bool":
         number = (raw[0] << 8 | raw[1]) >> bit & 1
-    elif kind.endswith("_low") or kind.endswith("_high"):
+    elif kind.endswith(("_low", "_high")):
         number = raw[1] if kind.endswith("_low") else raw[0]
         if kind.startswith("int") and number > 127:
             number -= 256

@@ -123,7 +123,7 @@ async def test_a_connection_that_goes_fails_the_read_at_once():
 
     def hang_up(tid, unit, pdu):
         cut["now"]()
-        return None
+        return
 
     async with server(hang_up) as (port, connections):
         cut["now"] = lambda: connections[0].close()

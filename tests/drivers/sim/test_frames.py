@@ -11,7 +11,7 @@ from drivers.link import SerialLine
 from drivers.sim.frames import RtuRequests, crc16, line_time_s, mbap, rtu
 
 READ = b"\x03\x00\x00\x00\x0a"
-VECTORS = Path("/work/shared/vectors/modbus_frames.json")
+VECTORS = Path(__file__).parents[4] / "shared" / "vectors" / "modbus_frames.json"
 
 
 def test_crc_of_the_standards_own_example():

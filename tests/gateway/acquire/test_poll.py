@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 
 from drivers import quality
@@ -81,7 +82,7 @@ async def test_the_grid_never_drifts():
         bus.delay_s = 0.37
         await clock.advance(3600)
     due = [due for _, due, *_ in tray.frames]
-    assert [b - a for a, b in zip(due, due[1:], strict=False)] == [SECOND] * (len(due) - 1)
+    assert [b - a for a, b in itertools.pairwise(due)] == [SECOND] * (len(due) - 1)
     assert len(due) in (3600, 3601)
     assert (poller.counters.skipped, poller.counters.late) == (0, 0)
 
@@ -97,7 +98,7 @@ async def test_late_polls_are_skipped_and_counted_never_queued():
 
 
 async def test_a_dead_unit_on_a_bus_costs_one_timeout_a_back_off():
-    async with polling(devices(10)) as (clock, bus, tray, poller):
+    async with polling(devices(10)) as (clock, bus, tray, _poller):
         bus.faults[3] = NoAnswer()
         await clock.advance(600)
     healthy = Counter(device for device, *_ in tray.frames)
@@ -108,7 +109,7 @@ async def test_a_dead_unit_on_a_bus_costs_one_timeout_a_back_off():
 
 
 async def test_a_device_on_its_own_connection_is_tried_every_period():
-    async with polling(devices(1)) as (clock, bus, tray, poller):
+    async with polling(devices(1)) as (clock, bus, tray, _poller):
         bus.faults[1] = NoAnswer()
         await clock.advance(20)
         bus.faults.clear()
@@ -119,7 +120,7 @@ async def test_a_device_on_its_own_connection_is_tried_every_period():
 
 
 async def test_a_lost_link_backs_nobody_off():
-    async with polling(devices(5)) as (clock, bus, tray, poller):
+    async with polling(devices(5)) as (clock, bus, tray, _poller):
         bus.faults = dict.fromkeys(range(1, 6), LinkDown())
         await clock.advance(60)
         bus.faults.clear()
@@ -139,7 +140,7 @@ async def test_an_exception_to_one_block_leaves_the_others():
         if block.start == 50:
             raise IllegalAddress(2)
 
-    async with polling([build.device("d", tags)]) as (clock, bus, tray, poller):
+    async with polling([build.device("d", tags)]) as (clock, bus, tray, _poller):
         bus.faults[1] = refuse
         await clock.advance(3.5)
     assert {(k, q) for _, k, q in tray.failed} == {(1, quality.BAD_CONFIGURATION_ERROR)}
@@ -150,7 +151,7 @@ async def test_silence_fails_every_block_of_the_scan_after_one_timeout():
     tags = [
         build.tag(p) for p in (*build.registers(2), *[Point(f"w{i}", "holding", 50 + i, "uint16") for i in range(2)])
     ]
-    async with polling([build.device("d", tags)]) as (clock, bus, tray, poller):
+    async with polling([build.device("d", tags)]) as (clock, bus, tray, _poller):
         bus.faults[1] = NoAnswer()
         await clock.advance(1.5)
     assert bus.asked[1] == 2  # the second poll is on its way
@@ -160,7 +161,7 @@ async def test_silence_fails_every_block_of_the_scan_after_one_timeout():
 async def test_strings_are_read_at_start_and_once_an_hour():
     text = Point("serial", "holding", 200, "string4")
     identity = Identity(0, 1, (text,), (Block(3, 200, 2),))
-    async with polling(devices(1), [identity]) as (clock, bus, tray, poller):
+    async with polling(devices(1), [identity]) as (clock, bus, tray, _poller):
         await clock.advance(5.5)
         polls = len(tray.frames)
         assert bus.asked[1] == polls + 1
@@ -171,7 +172,7 @@ async def test_strings_are_read_at_start_and_once_an_hour():
 
 async def test_period_zero_polls_flat_out_but_never_spins_on_a_dead_link():
     tags = [build.tag(p, period_s=0.0) for p in build.registers(2)]
-    async with polling([build.device("d", tags)]) as (clock, bus, tray, poller):
+    async with polling([build.device("d", tags)]) as (clock, bus, _tray, _poller):
         await clock.advance(1.0)
         fast = bus.asked[1]
         bus.faults[1], bus.delay_s = LinkDown(), 0.0

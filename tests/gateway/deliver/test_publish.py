@@ -36,7 +36,9 @@ class Broker:
         del self.sent[:n]
 
     def seqs(self):
-        return [s for _, p, _ in self.sent for a, b in parse_header(p).seq + parse_header(p).empty for s in range(a, b + 1)]
+        return [
+            s for _, p, _ in self.sent for a, b in parse_header(p).seq + parse_header(p).empty for s in range(a, b + 1)
+        ]
 
 
 class Rig:

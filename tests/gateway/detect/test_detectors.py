@@ -1,4 +1,4 @@
-"""Every detector: equal to its slow twin, blind to bad values, the same whatever the batching, restored by its state."""
+"""Every detector: equal to its slow twin, blind to bad values, the same in any batching, restored by its state."""
 
 import numpy as np
 import pytest

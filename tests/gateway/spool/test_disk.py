@@ -73,7 +73,7 @@ async def test_a_torn_tail_costs_at_most_the_last_batch(tmp_path_factory, cut, j
     spool = opened(folder)
     await fill(spool, 6)
     await fill(spool, 6)
-    number, path = segments_in(folder)[-1]
+    _number, path = segments_in(folder)[-1]
     start = spool._segments[-1].batch(1)[0]
     end = spool._segments[-1].end
     at = start + round(cut * (end - start - 1))
@@ -145,15 +145,21 @@ async def test_dropped_counters_outlive_a_restart(tmp_path):
 async def test_a_crash_between_counting_and_dropping_counts_once(tmp_path, monkeypatch):
     spool = opened(tmp_path, 1_000_000)
 
-    def crash(path, *args):
-        raise KeyboardInterrupt
+    rename = Path.rename
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(
-            Path, "rename", lambda self, target: crash(self) if self.suffix == ".spool" else os.rename(self, target)
-        )
+    def crash(path, target):
+        if path.suffix == ".spool":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    async def fill_for_ever():
         while True:
             await fill(spool, 500)
+
+    monkeypatch.setattr(Path, "rename", crash)
+    with pytest.raises(KeyboardInterrupt):
+        await fill_for_ever()
+    monkeypatch.undo()
     again = opened(tmp_path, 1_000_000)
     kept = again.boots()[1]
     assert again.statistics().dropped == kept[0] - 1

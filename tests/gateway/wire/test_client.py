@@ -1,4 +1,4 @@
-"""The MQTT client against a real broker: refusals are told, a lost broker is noticed, 3.1.1 is spoken where it must be."""
+"""The MQTT client against a real broker: refusals are told, a lost broker is noticed, 3.1.1 is spoken if it must."""
 
 import asyncio
 import contextlib

@@ -11,8 +11,8 @@ from gateway.wire.frame_lines import (
     FLOAT32_TEXT,
     LineWriter,
     ScanText,
-    decode_texts,
     decimals_for,
+    decode_texts,
     encode_texts,
     put_number,
 )
