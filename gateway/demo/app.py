@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sqlite3
 import sys
@@ -35,7 +36,7 @@ PEER_AWAY: Final = 3
 
 
 def _say(line: str) -> None:
-    pass
+    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(slots=True)
@@ -79,10 +80,10 @@ async def main(*, seconds: float | None, port: int, browser: bool, data: Path | 
                 _say(line)
             return PEER_AWAY
     if as_json:
-        pass
+        print(json.dumps(summary))
     else:
-        for _key, _value in summary.items():
-            pass
+        for key, value in summary.items():
+            print(f"{key.replace('_', ' '):<24} {value}")
     return 0
 
 
@@ -235,7 +236,10 @@ async def _catch_up(run: _Run) -> tuple[int, int]:
 
 def _compare(run: _Run, committed: dict[str, dict[str, Any]]) -> tuple[int, int]:
     """Return how many committed frames the database lacks, and how many it has."""
-    accounts = read_accounts(run.state("ingest"))
+    try:
+        accounts = read_accounts(run.state("ingest"))
+    except FileNotFoundError:
+        accounts = {}  # it had not come so far
     n_missing = n_stored = 0
     for spec in run.specs:
         for boot, spans in committed[spec.id]["boots"].items():
@@ -248,8 +252,10 @@ def _compare(run: _Run, committed: dict[str, dict[str, Any]]) -> tuple[int, int]
 
 
 def _summary(run: _Run, watch: Watch, fleet: Fleet, missing: int, stored: int, url: str, n_tags: int) -> dict[str, Any]:
-    with contextlib.closing(_open_database(run.database)) as db:
-        values = db.execute("SELECT count(*) FROM samples").fetchone()[0]
+    values = 0
+    if run.database.exists():
+        with contextlib.closing(_open_database(run.database)) as db:
+            values = db.execute("SELECT count(*) FROM samples").fetchone()[0]
     found = watch.compare(fleet.anomalies(), COVERED)
     return {
         "gateways": len(run.specs),

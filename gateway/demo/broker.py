@@ -13,6 +13,8 @@ from typing import Final
 
 START_S: Final = 10.0
 LOOK_S: Final = 0.05
+VERSION_AT: Final = 9  # bytes of a CONNECT up to its version, where its length takes one byte (at most four)
+UNSUPPORTED_VERSION: Final = bytes((0x20, 3, 0, 0x84, 0))  # CONNACK of MQTT 5, reason code 0x84
 QUEUE: Final = 100_000  # messages kept for an ingest that is away; mosquitto's own 1,000 would be dropped unseen
 
 
@@ -32,7 +34,8 @@ async def broker(folder: Path) -> AsyncIterator[tuple[str, str]]:
     """Run a broker on the loopback; yields (url, what it is); raises NoBroker."""
     port = free_port()
     url = f"mqtt://127.0.0.1:{port}"
-    path = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    wanted = os.environ.get("CORRIDOR_DEMO_BROKER", "mosquitto")  # amqtt: as on a machine without mosquitto
+    path = shutil.which(wanted, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if path:
         async with _mosquitto(path, folder, port) as name:
             yield url, name
@@ -87,7 +90,26 @@ async def _amqtt(port: int) -> AsyncIterator[str]:
         "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     }
-    running = Broker(config)
+
+    class Honest(Broker):  # type: ignore[misc]
+        """amqtt, which speaks 3.1.1 and loses its place in a CONNECT of MQTT 5, says so instead."""
+
+        async def stream_connected(
+            self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
+        ) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                start = await reader.readexactly(VERSION_AT)
+                while start[-6:-1] != b"\x04MQTT" and len(start) < VERSION_AT + 3:
+                    start += await reader.readexactly(1)
+                if start[-6:] == b"\x04MQTT\x05":
+                    writer.write(UNSUPPORTED_VERSION)
+                    await writer.drain()
+                    writer.close()
+                    return
+                reader._buffer[:0] = start  # type: ignore[attr-defined]  # unread: there is no public way
+                await super().stream_connected(reader, writer, listener_name)
+
+    running = Honest(config)
     await running.start()
     try:
         yield "amqtt (MQTT 3.1.1, in this process)"

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 KEEPALIVE_S: Final = 10  # paho notices a frozen broker after two of these
 ACK_TIMEOUT_S: Final = 8.0  # a broker that takes longer for one PUBACK is as good as away
-CONNECT_TIMEOUT_S: Final = 5.0  # a satellite round trip, a TLS handshake, and reserve
+CONNECT_TIMEOUT_S: Final = 5.0  # for TCP with TLS, then for CONNACK: satellite round trips, and reserve
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_CAP_S: Final = 1.0  # DESIGN section 5: towards the broker at most 1 s
 STABLE_S: Final = 5.0  # a session that lived this long starts the back-off anew
@@ -69,6 +69,7 @@ class Client(aiomqtt.Client):
         self.is_v5 = options["protocol"] is aiomqtt.ProtocolVersion.V5
         self._refused: dict[int, ReasonCode] = {}
         self._sent: dict[int, Acked] = {}
+        self.is_opened = False
         self.pending_calls_threshold = IN_FLIGHT + 1  # its warning is one log line per publish beyond this
         self._client.connect_timeout = CONNECT_TIMEOUT_S
         if manual_ack:
@@ -130,7 +131,10 @@ class Client(aiomqtt.Client):
             raise Rejected(refused.value, str(refused))
 
     async def _wait_for(self, fut: Any, timeout: float | None) -> Any:
-        if fut is self._connected or fut is self._disconnected:
+        if fut is self._connected:
+            self.is_opened = True
+            return await super()._wait_for(fut, CONNECT_TIMEOUT_S)
+        if fut is self._disconnected:
             return await super()._wait_for(fut, timeout)
         answer = asyncio.ensure_future(super()._wait_for(fut, timeout))
         try:
@@ -201,7 +205,7 @@ async def keep_connected(
     """
     loop = asyncio.get_running_loop()
     delay_s, attempt, known, v5 = BACKOFF_FIRST_S, 0, "", dict.fromkeys(spec.urls, True)
-    asked: set[str] = set()
+    proven: set[str] = set()  # these have answered in MQTT 5 before: silence is theirs, not the version's
     while True:
         url = spec.urls[attempt % len(spec.urls)]
         options: dict[str, Any] = {
@@ -213,11 +217,10 @@ async def keep_connected(
         }
         began = None
         try:
-            if v5[url] and url not in asked and (session_expiry_s or receive_maximum):
-                await _ask_version(url, spec, identifier)
-            asked.add(url)
-            async with _client(url, spec, identifier, v5[url], options) as client:
+            client = _client(url, spec, identifier, v5[url], options)
+            async with client:
                 began = loop.time()
+                proven.update([url] if v5[url] else [])
                 known = _tell(on_state, True, f"connected to {url}", known)
                 await session(client)
                 return
@@ -230,22 +233,13 @@ async def keep_connected(
             known = _tell(on_state, False, f"{url}: {error}", known)
         except (MqttError, OSError, ssl.SSLError) as error:
             known = _tell(on_state, False, f"{url}: {error}", known)
+        if url not in proven and client.is_opened:
+            v5[url] = not v5[url]  # no CONNACK: some brokers of 3.1.1 meet an unknown version with silence
         if began is not None and loop.time() - began > STABLE_S:
             delay_s = BACKOFF_FIRST_S
         attempt += 1
         await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
         delay_s = min(2 * delay_s, BACKOFF_CAP_S)
-
-
-async def _ask_version(url: str, spec: MqttSpec, identifier: str) -> None:
-    """Connect once without properties; raises what says that the broker speaks 3.1.1 only, or is away.
-
-    Some brokers of 3.1.1 fall silent on a CONNECT with properties instead of naming their version. Under a name of its
-    own, so that asking ends no session that the broker keeps for us.
-    """
-    options = {"will": None, "clean_start": True, "session_expiry_s": 0, "manual_ack": False, "receive_maximum": None}
-    async with _client(url, spec, f"{identifier}-ask", True, options):
-        return
 
 
 def _tell(on_state: Callable[[bool, str], None] | None, up: bool, what: str, known: str) -> str:
