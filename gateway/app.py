@@ -13,6 +13,7 @@ from typing import Any, Final
 from drivers.blocks import Block
 from drivers.link import Link
 from drivers.modbus import open_link
+from drivers.points import decimals_of
 from gateway import __version__, command, health
 from gateway.acquire.plan import Plan, commit_phase_s
 from gateway.acquire.poll import Identity, PollCounters, Poller
@@ -301,6 +302,7 @@ def _catalog_device(device: Device) -> CatalogDevice:
             tag.point.range,
             {name: limit for name, limit in zip(LIMITS, tag.limits, strict=True) if limit == limit},
             tag.period_s,
+            None if tag.point.type.startswith("float") else decimals_of(tag.point.scale),
         )
         for tag in device.tags
     ]

@@ -114,7 +114,9 @@ def _noisy(place: Place, point: Point, signal: Signal, sigma: float) -> Signal:
     if sigma == 0.0:
         return signal
     noise = white(place.key(point.name, "noise"))
-    if point.unit == "Hz":  # a meter's last digit may be 0.1 Hz; the grid stays within its band
+    if (
+        point.unit == "Hz" and "freq" in point.name.lower()
+    ):  # a meter's last digit may be 0.1 Hz; the grid stays within its band
         return lambda t: min(max(signal(t) + sigma * noise(t), 49.9), 50.1)
     return lambda t: signal(t) + sigma * noise(t)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -17,6 +18,22 @@ _DETECT: Final[dict[Nature, list[str] | None]] = {
     "steady": None,
     "pulsed": ["limits", "frozen"],
     "stepping": ["limits"],
+}
+
+
+# Where a profile leaves the unit to the device's settings: how the meters of this corridor are set.
+_UNITS: Final[dict[str, str]] = {
+    r"mass_flow|slot_00": "kg/s",
+    r"scan_value_00|slot_03": "m3/h",
+    r"scan_value_01|slot_01": "kg/m3",
+    r"user2|temperature|scan_value_02|slot_02|^sv$": "degC",
+    r"scan_value_03|slot_05|concentration|gas_level|^[tq]v$": "%",
+    r"scan_value_04|slot_06": "Hz",
+    r"volume": "m3",
+    r"total|slot_04": "t",
+    r"user1|^pv$": "m",
+    r"gross|net|tare": "kg",
+    r"rate": "kg/s",
 }
 
 
@@ -83,10 +100,12 @@ class GatewayText:
         text = [_table("[[device]]", head)]
         text += [_table("  [[device.point]]", dict(entry), indent="  ") for entry in points]
         natures, settings = natures or {}, settings or {}
-        for tag, kind, type_name in _numbers(profile, points):
+        for tag, kind, type_name, unit_sign in _numbers(profile, points):
             if tags and tag not in tags:
                 continue
             table = dict(settings.get(tag, {}))
+            if unit_sign == "device":
+                table["unit"] = next(sign for pattern, sign in _UNITS.items() if re.search(pattern, tag))
             if kind == "gauge" and "detect" not in table:
                 whole = not type_name.startswith("float")
                 detect = _DETECT["stepping" if whole and tag not in natures else natures.get(tag, nature)]
@@ -105,11 +124,12 @@ class GatewayText:
         return "\n".join([*head, *self.links, *self.devices])
 
 
-def _numbers(profile: str, points: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """Return name, kind and type of every numeric point."""
+def _numbers(profile: str, points: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Return name, kind, type and unit of every numeric point."""
     if profile:
-        return [(found.name, found.kind, found.type) for found in profiles.find(profile).points if not found.is_text]
-    return [(entry["name"], entry.get("kind", "gauge"), entry["type"]) for entry in points]
+        found = [point for point in profiles.find(profile).points if not point.is_text]
+        return [(point.name, point.kind, point.type, point.unit) for point in found]
+    return [(entry["name"], entry.get("kind", "gauge"), entry["type"], entry.get("unit", "")) for entry in points]
 
 
 def _table(head: str, keys: Mapping[str, Any], indent: str = "") -> str:

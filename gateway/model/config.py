@@ -8,6 +8,7 @@ import itertools
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -133,6 +134,7 @@ class LinkTable(_Table):
 class TagTable(_Table):
     """[device.tag.NAME]"""
 
+    unit: str | None = Field(None, max_length=32, description="where the profile's unit is a setting of the device")
     period_s: float | None = Field(None, ge=0)
     low_low: float | None = None
     low: float | None = None
@@ -590,7 +592,7 @@ class _Builder:
         limits = tuple(nan if (value := getattr(given, name)) is None else float(value) for name in LIMITS)
         period_s = given.period_s if given.period_s is not None else max(point.period_s or 0.0, table.period_s)
         return Tag(
-            point=point,
+            point=point if given.unit is None else replace(point, unit=given.unit),
             period_s=period_s,
             limits=limits,  # type: ignore[arg-type]
             deadband=given.deadband,

@@ -10,7 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class CatalogTag:
-    """One tag. `limits` holds those of low_low, low, high, high_high that are set."""
+    """One tag. `limits` holds those of low_low, low, high, high_high that are set.
+
+    decimals  places behind the point that the meter gives, None where it sends floats
+    """
 
     name: str
     unit: str
@@ -18,6 +21,7 @@ class CatalogTag:
     range: tuple[float, float] | None
     limits: dict[str, float]
     period_s: float
+    decimals: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

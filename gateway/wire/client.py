@@ -205,7 +205,7 @@ async def keep_connected(
     """
     loop = asyncio.get_running_loop()
     delay_s, attempt, known, v5 = BACKOFF_FIRST_S, 0, "", dict.fromkeys(spec.urls, True)
-    proven: set[str] = set()  # these have answered in MQTT 5 before: silence is theirs, not the version's
+    proven: set[str] = set()  # brokers whose version is known: their silence has another reason
     while True:
         url = spec.urls[attempt % len(spec.urls)]
         options: dict[str, Any] = {
@@ -215,7 +215,7 @@ async def keep_connected(
             "manual_ack": manual_ack,
             "receive_maximum": receive_maximum,
         }
-        began = None
+        began, client = None, None
         try:
             client = _client(url, spec, identifier, v5[url], options)
             async with client:
@@ -229,11 +229,12 @@ async def keep_connected(
             if v5[url] and code in UNSUPPORTED_VERSION:
                 log.warning("%s speaks MQTT 3.1.1 only: no reason codes, no shared subscriptions", url)
                 v5[url] = False
+                proven.add(url)
                 continue
             known = _tell(on_state, False, f"{url}: {error}", known)
         except (MqttError, OSError, ssl.SSLError) as error:
             known = _tell(on_state, False, f"{url}: {error}", known)
-        if url not in proven and client.is_opened:
+        if url not in proven and client is not None and client.is_opened:
             v5[url] = not v5[url]  # no CONNACK: some brokers of 3.1.1 meet an unknown version with silence
         if began is not None and loop.time() - began > STABLE_S:
             delay_s = BACKOFF_FIRST_S

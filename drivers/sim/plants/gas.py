@@ -113,7 +113,7 @@ RULES: Final = rules(
 def _concentration(place: Place, match: re.Match[str]) -> Measured:
     """Gas in air where there is none: the zero noise of the cell, % of the lower explosive limit."""
     drift = wander(place.key(match.string), 900.0)
-    return Measured("content", lambda t: 1.4 + 0.15 * drift(t), 0.25)
+    return Measured("", lambda t: 1.4 + 0.15 * drift(t), 0.25)
 
 
 def _cabinet(place: Place, match: re.Match[str]) -> Measured:

@@ -42,6 +42,7 @@ tags = ["mass_flow", "temperature"]
   deadband = 2.5
   on_delay_s = 15
   priority = 2
+  unit = "kg/s"
   period_s = 1.0
   detect = ["limits", "rate"]
   rate = 5.0
@@ -92,6 +93,7 @@ def test_a_good_file_says_what_it_means(tmp_path):
         15,
         2,
     )
+    assert flow.point.unit == "kg/s"
     assert (flow.period_s, temperature.period_s) == (1.0, 2.0)
     assert (flow.detect, flow.rate) == (("limits", "rate"), 5.0)
     point = spec.devices[1].tags[0].point

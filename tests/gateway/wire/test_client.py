@@ -176,3 +176,28 @@ def test_refusal_and_loss_are_errors_of_mqtt():
     assert issubclass(Rejected, MqttError)
     with contextlib.suppress(Rejected):
         raise Rejected(0x87, "not authorized")
+
+
+async def test_a_broker_that_meets_an_unknown_version_with_silence_is_tried_with_3_1_1(monkeypatch):
+    from gateway.wire import client as module
+
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.3)
+    versions = []
+
+    async def serve(reader, writer):
+        head = await reader.readexactly(2)
+        body = await reader.readexactly(head[1])
+        versions.append(body[6])
+        if body[6] == 4:
+            writer.write(b"\x20\x02\x00\x00")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async def session(client):
+        assert not client.is_v5
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        await connected(server.sockets[0].getsockname()[1], session)
+    assert versions == [5, 4]

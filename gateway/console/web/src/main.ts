@@ -7,7 +7,7 @@ import type { Code } from "./i18n";
 import { t, word } from "./i18n";
 import { alarmMark } from "./marks";
 import type { Alarm, Change, Step } from "./model";
-import { Model, isUnacknowledged } from "./model";
+import { Model, isUnacknowledged, placeOf } from "./model";
 import { age, kp } from "./format";
 import type { Context, Screen } from "./screen";
 import { Alarms } from "./screens/alarms";
@@ -151,7 +151,7 @@ function showNewest(): void {
   const id = `${found.key} ${found.state} ${n}`;
   if (newest.dataset["id"] !== id) {
     newest.dataset["id"] = id;
-    const place = [found.line, found.kp_m === null ? "" : `KP ${kp(found.kp_m)}`, `${found.device}/${found.tag}`].filter(Boolean).join(" · ");
+    const place = [found.line, found.kp_m === null ? "" : `KP ${kp(found.kp_m)}`, placeOf(found)].filter(Boolean).join(" · ");
     newest.replaceChildren(
       alarmMark(found),
       h("b", {}, `${word("condition", found.alarm)}: ${found.text}`),

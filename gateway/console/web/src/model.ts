@@ -9,6 +9,7 @@ export interface Tag {
   range: [number, number] | null;
   limits: Partial<Record<"low_low" | "low" | "high" | "high_high", number>>;
   period_s: number;
+  decimals?: number | null;
 }
 
 export interface Device {
@@ -39,6 +40,11 @@ export interface Alarm {
   kp_m: number | null;
   asset: string;
   by: string;
+}
+
+/** What an alarm is about: a tag, or a whole device. */
+export function placeOf(alarm: Alarm): string {
+  return alarm.tag ? `${alarm.device}/${alarm.tag}` : alarm.device;
 }
 
 export interface Health {
@@ -115,9 +121,10 @@ export class Point {
     return Math.max(this.tag.period_s, 0.5);
   }
 
-  /** Four significant digits of the largest value seen: few enough to read, and never fewer or more from one step to the next. */
+  /** What the meter gives; else four significant digits of the largest value seen: few enough to read, and never fewer or more from one step to the next. */
   get decimals(): number {
     if (this.tag.kind === "state") return 0;
+    if (this.tag.decimals !== null && this.tag.decimals !== undefined) return Math.min(3, this.tag.decimals);
     const size = Math.abs(this.value);
     if (size > this.magnitude) this.magnitude = size;
     if (!this.magnitude) return 2;

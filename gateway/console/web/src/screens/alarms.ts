@@ -5,7 +5,7 @@ import { age, kp, moment, number, unitSign } from "../format";
 import { t, word } from "../i18n";
 import { mark, priorityOf } from "../marks";
 import type { Alarm, Change, Gateway } from "../model";
-import { isUnacknowledged } from "../model";
+import { isUnacknowledged, placeOf } from "../model";
 import type { Context, Screen } from "../screen";
 import { recall, remember } from "../settings";
 
@@ -42,7 +42,7 @@ class Row {
     private readonly list: Alarms,
   ) {
     const { alarm, gateway } = entry;
-    const name = `${alarm.device}/${alarm.tag}`;
+    const name = placeOf(alarm);
     this.box.setAttribute("aria-label", t("alarms.select", { name, alarm: alarm.alarm }));
     const point = `${gateway.key}/${name}`;
     this.element = h(
