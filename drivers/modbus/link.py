@@ -26,7 +26,7 @@ MAX_SILENT: Final = 1_000_000  # pymodbus closes after retries + 3 silent reques
 class ModbusLink:
     """A Link over one pymodbus client, made anew for every connection.
 
-    make  returns a fresh, unconnected client with these trace hooks
+    make  returns a fresh, unconnected client with this trace hook
     has_ids  whether the protocol numbers its requests (MBAP); without, a late answer can pass for the next one, so
              the line is left silent for a whole timeout after every doubt
     """
@@ -113,7 +113,7 @@ class ModbusLink:
             raise LinkDown(f"{self._spec.name}: not connected")
         self._next_dial = now + REDIAL_S
         self.counters.dials += 1
-        client = self._make(trace_packet=self._traced, trace_connect=self._connection)
+        client = self._make(trace_connect=self._connection)
         client.set_max_no_responses(MAX_SILENT)
         for lean in LEAN:
             client.register(lean)
@@ -155,6 +155,3 @@ class ModbusLink:
             pending = client.ctx.response_future
             if not pending.done():
                 pending.set_exception(ConnectionException("connection lost"))
-
-    def _traced(self, sending: bool, data: bytes) -> bytes:
-        return data

@@ -1,0 +1,55 @@
+"""Health says what the contract names, and Prometheus can read it."""
+
+import re
+
+from drivers.link import LinkCounters
+from gateway import health
+from gateway.acquire.plan import plan
+from gateway.acquire.poll import PollCounters
+from gateway.deliver.publish import DeliveryCounters
+from gateway.model.clock import clock_state
+from gateway.spool.memory import MemorySpool
+from tests.gateway import build
+
+
+class Link:
+    """A link that has seen something."""
+
+    state = "up"
+
+    def __init__(self):
+        self.counters = LinkCounters(requests=10, answers=7, timeouts=2)
+        self.counters.exceptions[2] = 1
+
+
+def found():
+    table = plan(build.gateway([build.device("d", [build.tag(p) for p in build.registers(3)])])).table
+    polls = {"a": PollCounters(10, 8, 1, 2), "b": PollCounters(5, 5, 0, 0)}
+    spool = MemorySpool(1000, "c", ())
+    return health.report(table, {"bus0": Link()}, polls, spool, DeliveryCounters(9, 8, 1), events_dropped=0, now_ns=17)
+
+
+def test_every_counter_of_the_contract_is_there():
+    said = found()
+    assert said["polls"] == {"due": 15, "done": 13, "late": 1, "skipped": 2}
+    link = said["links"]["bus0"]
+    assert {"state", "load", "requests", "timeouts", "crc_errors", "foreign_frames", "exceptions"} <= link.keys()
+    assert link["exceptions"] == {"2": 1}
+    assert {"state", "bytes", "oldest_s", "unsent", "dropped", "dropped_values"} <= said["spool"].keys()
+    assert {"published", "acknowledged", "refused"} <= said["delivery"].keys()
+    assert {"state", "offset_s"} <= said["clock"].keys()
+    assert said["memory_bytes"] > 1_000_000
+
+
+def test_prometheus_text_is_well_formed():
+    text = health.prometheus("gw1", found())
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
+    samples = re.findall(r'^(\w+)\{gateway="gw1"(?:,link="[^"]+")?\} (\S+)$', text, re.M)
+    assert len(samples) + len(kinds) == len(text.splitlines())
+    assert {name for name, _ in samples} == kinds.keys()
+    assert all(name.endswith("_total") == (kinds[name] == "counter") for name in kinds)
+    assert "corridor_polls_due_total" in kinds
+
+
+def test_the_clock_says_whether_it_is_trusted():
+    assert clock_state() in ("synced", "unsynced", "unknown")

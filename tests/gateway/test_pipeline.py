@@ -1,0 +1,195 @@
+"""One turn: payloads in, frames, events, alarms and lines out; bad answers become quality and never numbers."""
+
+import asyncio
+import math
+
+import pytest
+
+from drivers import quality
+from drivers.points import Point
+from gateway.acquire.plan import plan
+from gateway.alarm.engine import AlarmEngine
+from gateway.alarm.journal import Journal
+from gateway.pipeline import Pipeline
+from gateway.spool.memory import MemorySpool
+from gateway.wire.frame_lines import scan_texts
+from gateway.wire.lines import parse_lines
+from tests.gateway import build
+from tests.gateway.clock import FakeClock
+
+MS = 1_000_000
+POINTS = (
+    Point("flow", "holding", 0, "float32", unit="kg/s"),
+    Point("level", "holding", 2, "int16", scale=0.1, sentinels=(-9999,), range=(0.0, 50.0)),
+    Point("state", "holding", 9, "uint16", kind="state"),
+)
+
+
+class Lane:
+    """Takes lines as the publisher does."""
+
+    def __init__(self):
+        self.lines = []
+
+    def offer(self, device, seq, line):
+        self.lines.append((device, seq, line))
+
+
+class Rig:
+    """A pipeline of two devices with two blocks each."""
+
+    def __init__(self, folder):
+        flow = build.tag(POINTS[0], limits=(build.NAN, build.NAN, 100.0, build.NAN), priority=2)
+        tags = [flow, build.tag(POINTS[1]), build.tag(POINTS[2])]
+        devices = [build.device("a", tags, unit=1), build.device("b", tags, unit=2)]
+        self.table = plan(build.gateway(devices)).table
+        self.clock = FakeClock()
+        self.spool = MemorySpool(1_000_000, "c", scan_texts(self.table))
+        self.engine, self.journal, self.lane = AlarmEngine(self.table), Journal(folder), Lane()
+        self.pipeline = Pipeline(self.table, self.spool, self.engine, self.journal, self.lane, self.clock)
+
+    def put(self, number=0, flow=50.0, level=100, state=1, fail=None):
+        """One poll of a device; fail: {block: quality}."""
+        import struct
+
+        scan = self.table.scans[number]
+        payloads = [struct.pack(">fh", flow, level), struct.pack(">H", state)]
+        for k, payload in enumerate(payloads):
+            if fail and k in fail:
+                self.pipeline.fail(scan, k, fail[k])
+            else:
+                self.pipeline.put(scan, k, payload)
+        began = self.clock.monotonic_ns()
+        self.clock.now_ns += 10 * MS
+        self.pipeline.finish(scan, began - 3 * MS, began, self.clock.monotonic_ns())
+
+    async def turn(self):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    def frames(self):
+        return list(self.spool._frames.values())
+
+    def events(self):
+        out = []
+        while event := self.journal.next():
+            out.append(event)
+            self.journal.sent(event)
+        return out
+
+
+@pytest.fixture
+def rig(tmp_path):
+    return Rig(tmp_path)
+
+
+async def test_frames_of_one_turn_are_numbered_stamped_and_sent_together(rig):
+    rig.put(0, flow=12.5, level=100)
+    rig.put(1, flow=13.5, level=101)
+    await rig.turn()
+    first, second = rig.frames()
+    assert (first.seq, second.seq) == (1, 2)
+    assert list(first.value) == [12.5, 10.0, 1.0]
+    assert first.uncertainty_ns == 5 * MS
+    assert first.time_ns - first.due_ns == 8 * MS
+    assert [device for device, *_ in rig.lane.lines] == [0, 1]
+    (line,) = parse_lines(rig.lane.lines[1][2])
+    assert line.fields == {"flow": 13.5, "level": 10.1, "state": 1.0}
+    assert line.time_ns == second.time_ns
+    assert rig.events() == []  # a first good value is what everybody expects
+
+
+async def test_a_failed_block_is_bad_alone_and_has_no_field(rig):
+    rig.put(fail={1: quality.BAD_CONFIGURATION_ERROR})
+    await rig.turn()
+    (frame,) = rig.frames()
+    assert list(frame.quality) == [0, 0, quality.BAD_CONFIGURATION_ERROR]
+    assert math.isnan(frame.value[2])
+    assert b"state" not in rig.lane.lines[0][2]
+    (event,) = rig.events()
+    assert (event.kind, event.tag, event.reason, event.value) == ("quality", "state", "BadConfigurationError", None)
+    assert event.raw is None
+
+
+async def test_a_sentinel_keeps_its_registers_in_the_event(rig):
+    rig.put(level=-9999)
+    await rig.turn()
+    (event,) = rig.events()
+    assert (event.tag, event.reason, event.raw) == ("level", "BadSensorFailure", "d8f1")
+    rig.put(level=100)
+    await rig.turn()
+    (event,) = rig.events()
+    assert (event.tag, event.reason, event.quality) == ("level", "Good", 0)
+
+
+async def test_outside_the_range_is_told_and_published_all_the_same(rig):
+    rig.put(level=600)
+    await rig.turn()
+    assert b"level=60" in rig.lane.lines[0][2]
+    (event,) = rig.events()
+    assert (event.reason, event.value) == ("UncertainEngineeringUnitsExceeded", 60.0)
+
+
+async def test_nothing_good_makes_a_frame_without_a_line(rig):
+    rig.put(fail={0: quality.BAD_TIMEOUT, 1: quality.BAD_TIMEOUT})
+    await rig.turn()
+    assert rig.lane.lines == [(0, 1, b"")]
+    assert rig.spool.next_seq == 2
+
+
+async def test_a_limit_alarm_is_raised_and_cleared_with_its_frame(rig):
+    rig.put(flow=101.0)
+    await rig.turn()
+    (event,) = rig.events()
+    assert (event.kind, event.reason, event.seq, event.value) == ("alarm", "high:raise", 1, 101.0)
+    assert [a.key for a in rig.engine.standing()] == ["a/flow/high"]
+    rig.put(flow=99.0)
+    await rig.turn()
+    assert [e.reason for e in rig.events()] == ["high:clear"]
+    assert [a.state for a in rig.engine.standing()] == ["rtn_unacked"]
+
+
+async def test_one_missed_poll_is_noise_two_are_an_alarm_and_an_answer_ends_it(rig):
+    both = {0: quality.BAD_TIMEOUT, 1: quality.BAD_TIMEOUT}
+    rig.put()
+    await rig.turn()
+    rig.put(fail=both)
+    await rig.turn()
+    assert not [e for e in rig.events() if e.kind == "alarm"]
+    rig.put(fail=both)
+    await rig.turn()
+    assert [e.reason for e in rig.events() if e.kind == "alarm"] == ["communication:raise"]
+    rig.put(fail=both)
+    rig.put(1)
+    await rig.turn()
+    assert not [e for e in rig.events() if e.kind == "alarm"]
+    rig.put()
+    await rig.turn()
+    assert [e.reason for e in rig.events() if e.kind == "alarm"] == ["communication:clear"]
+
+
+async def test_time_never_goes_back_for_a_tag(rig):
+    rig.put()
+    await rig.turn()
+    rig.clock.offset_ns -= 3_600_000_000_000
+    rig.put()
+    await rig.turn()
+    first, second = rig.frames()
+    assert second.time_ns == first.time_ns + MS
+
+
+async def test_an_old_answer_never_stands_in_for_a_missing_one(rig):
+    rig.put(flow=12.5)
+    await rig.turn()
+    rig.put(fail={0: quality.BAD_TIMEOUT, 1: quality.BAD_TIMEOUT})
+    await rig.turn()
+    assert all(math.isnan(v) for v in rig.frames()[1].value)
+
+
+async def test_strings_are_told_once_and_when_they_change(rig):
+    told = []
+    rig.pipeline.strings_changed = lambda: told.append(dict(rig.pipeline.strings["a"]))
+    rig.pipeline.identify(0, "serial", "X1")
+    rig.pipeline.identify(0, "serial", "X1")
+    rig.pipeline.identify(0, "serial", "X2")
+    assert told == [{"serial": "X1"}, {"serial": "X2"}]
