@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drivers.jit import kernel
+from gateway.detect.detector import Detector, Turn
 from gateway.detect.ewma import Ewma
 from gateway.detect.frozen import Frozen
 from gateway.detect.limits import Limits
 from gateway.detect.rate import Rate
 from gateway.model.frame import TagTable
-
-
-class Detector(Protocol):
-    """Columns in, flags out. A bad value never raises a flag and never teaches."""
-
-    name: str
-
-    def update(
-        self,
-        ready: NDArray[np.int32],
-        time_ns: NDArray[np.int64],
-        value: NDArray[np.float64],
-        quality: NDArray[np.uint32],
-        score: NDArray[np.float64],
-        flags: NDArray[np.uint16],
-    ) -> None:
-        """Advance by one frame of each ready scan: set own bits of `flags`, raise `score` (0 to 1)."""
-        ...
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return the state columns by name; writing into them restores a state."""
-        ...
-
 
 REGISTRY: Final[tuple[type[Detector], ...]] = (Limits, Rate, Frozen, Ewma)  # type: ignore[assignment]
 
@@ -81,10 +59,11 @@ class Bank:
         value: NDArray[np.float64],
         quality: NDArray[np.uint32],
     ) -> None:
-        """Advance every detector by one frame of each ready scan."""
+        """Advance every detector by one frame of each ready scan; columns as of Turn."""
         _clear(ready, self._table.scan_start, self._table.scan_stop, self.score)
+        turn = Turn(ready, time_ns, value, quality, self.score, self.flags)
         for detector in self.detectors:
-            detector.update(ready, time_ns, value, quality, self.score, self.flags)
+            detector.update(turn)
 
     def changed(
         self, ready: NDArray[np.int32], quality: NDArray[np.uint32], quality_before: NDArray[np.uint32]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from drivers.jit import kernel
 from drivers.quality import BAD
+from gateway.detect.detector import Turn
 from gateway.detect.flags import EWMA
 from gateway.model.frame import DETECT_BITS, TagTable
 
@@ -65,20 +66,12 @@ class Ewma:
         self._variance = np.zeros(table.n)
         self._seen = np.zeros(table.n, np.int32)
 
-    def update(
-        self,
-        ready: NDArray[np.int32],
-        time_ns: NDArray[np.int64],
-        value: NDArray[np.float64],
-        quality: NDArray[np.uint32],
-        score: NDArray[np.float64],
-        flags: NDArray[np.uint16],
-    ) -> None:
+    def update(self, turn: Turn) -> None:
         """Advance by one frame of each ready scan; see `step`."""
         t = self._table
         step(
-            ready, t.scan_start, t.scan_stop, value, quality, t.detect, t.resolution,
-            self._mean, self._variance, self._seen, score, flags,
+            turn.ready, t.scan_start, t.scan_stop, turn.value, turn.quality, t.detect, t.resolution,
+            self._mean, self._variance, self._seen, turn.score, turn.flags,
         )  # fmt: skip
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from drivers.jit import kernel
 from drivers.quality import BAD
+from gateway.detect.detector import Turn
 from gateway.detect.flags import FROZEN
 from gateway.model.frame import DETECT_BITS, TagTable
 
@@ -80,20 +81,12 @@ class Frozen:
         self._moves = np.zeros(table.n, np.int32)
         self._polls = np.zeros(table.n, np.int32)
 
-    def update(
-        self,
-        ready: NDArray[np.int32],
-        time_ns: NDArray[np.int64],
-        value: NDArray[np.float64],
-        quality: NDArray[np.uint32],
-        score: NDArray[np.float64],
-        flags: NDArray[np.uint16],
-    ) -> None:
+    def update(self, turn: Turn) -> None:
         """Advance by one frame of each ready scan; see `step`."""
         t = self._table
         step(
-            ready, t.scan_start, t.scan_stop, time_ns, value, quality, t.detect,
-            self._last, self._still, self._moved_ns, self._share, self._moves, self._polls, score, flags,
+            turn.ready, t.scan_start, t.scan_stop, turn.time_ns, turn.value, turn.quality, t.detect,
+            self._last, self._still, self._moved_ns, self._share, self._moves, self._polls, turn.score, turn.flags,
         )  # fmt: skip
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from drivers.jit import kernel
 from drivers.quality import BAD
+from gateway.detect.detector import Turn
 from gateway.model.frame import DETECT_BITS, TagTable
 
 N_LIMITS: Final = 4
@@ -65,20 +66,12 @@ class Limits:
         self._table = table
         self._since_ns = np.zeros((table.n, N_LIMITS), np.int64)
 
-    def update(
-        self,
-        ready: NDArray[np.int32],
-        time_ns: NDArray[np.int64],
-        value: NDArray[np.float64],
-        quality: NDArray[np.uint32],
-        score: NDArray[np.float64],
-        flags: NDArray[np.uint16],
-    ) -> None:
+    def update(self, turn: Turn) -> None:
         """Advance by one frame of each ready scan; see `step`."""
         t = self._table
         step(
-            ready, t.scan_start, t.scan_stop, time_ns, value, quality, t.detect,
-            t.limit, t.deadband, t.on_delay_ns, t.off_delay_ns, self._since_ns, flags,
+            turn.ready, t.scan_start, t.scan_stop, turn.time_ns, turn.value, turn.quality, t.detect,
+            t.limit, t.deadband, t.on_delay_ns, t.off_delay_ns, self._since_ns, turn.flags,
         )  # fmt: skip
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -250,47 +250,37 @@ def load_gateway(path: Path) -> GatewaySpec:
     builder = _Builder(path, table)
     if model is None:
         errors += builder.salvage()
-        raise ConfigError(_sorted(errors))
+        raise ConfigError(list(dict.fromkeys(errors)))
     spec = builder.gateway(model)
-    if builder.errors:
-        raise ConfigError(_sorted(builder.errors))
+    builder.finish()
     return spec
 
 
 def load_ingest(path: Path) -> IngestSpec:
     """Return what ingest.toml says; raises ConfigError with every error at once."""
-    table = _read(path)
-    model, errors = _validate(IngestToml, path, table)
-    if model is None:
-        raise ConfigError(errors)
-    builder = _Builder(path, table)
-    spec = IngestSpec(
-        model.ingest.id,
-        model.ingest.corridor,
-        model.ingest.share,
-        builder.mqtt(model.mqtt, model.ingest.id),
-        builder.store(model.store),
-    )
-    if builder.errors:
-        raise ConfigError(builder.errors)
-    return spec
+    model, builder = _load(IngestToml, path)
+    own = model.ingest
+    mqtt, store = builder.mqtt(model.mqtt, own.id), builder.store(model.store)
+    builder.finish()
+    return IngestSpec(own.id, own.corridor, own.share, mqtt, store)
 
 
 def load_console(path: Path) -> ConsoleSpec:
     """Return what console.toml says; raises ConfigError with every error at once."""
+    model, builder = _load(ConsoleToml, path)
+    listen = builder.listen("console: listen", model.console.listen)
+    mqtt = builder.mqtt(model.mqtt, None)
+    store = builder.store(model.store) if model.store else None
+    builder.finish()
+    return ConsoleSpec(listen, mqtt, store)
+
+
+def _load(kind: type[Toml], path: Path) -> tuple[Toml, _Builder]:
     table = _read(path)
-    model, errors = _validate(ConsoleToml, path, table)
+    model, errors = _validate(kind, path, table)
     if model is None:
         raise ConfigError(errors)
-    builder = _Builder(path, table)
-    spec = ConsoleSpec(
-        builder.listen("console: listen", model.console.listen),
-        builder.mqtt(model.mqtt, None),
-        builder.store(model.store) if model.store else None,
-    )
-    if builder.errors:
-        raise ConfigError(builder.errors)
-    return spec
+    return model, _Builder(path, table)
 
 
 def check(path: Path) -> list[str]:
@@ -354,10 +344,6 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(inner)
 
 
-def _sorted(lines: list[str]) -> list[str]:
-    return list(dict.fromkeys(lines))
-
-
 def _hide(url: str) -> str:
     """Return a URL that can be shown: without what stands before the @."""
     parts = urlsplit(url)
@@ -385,6 +371,11 @@ class _Builder:
     def wrong(self, place: str, what: str) -> None:
         """Remember one error."""
         self.errors.append(f"{self.path}: {place}: {what}")
+
+    def finish(self) -> None:
+        """Raise ConfigError if anything was wrong."""
+        if self.errors:
+            raise ConfigError(list(dict.fromkeys(self.errors)))
 
     def salvage(self) -> list[str]:
         """Return the errors between tables that can be told although some table is broken."""

@@ -103,15 +103,7 @@ class DiskSpool:
         if frame.seq != self.next_seq:
             raise ValueError(f"frame {frame.seq} out of order, wanted {self.next_seq}")
         self.next_seq += 1
-        copy = SpooledFrame(
-            frame.scan.number,
-            frame.seq,
-            frame.due_ns,
-            frame.time_ns,
-            frame.uncertainty_ns,
-            frame.value.copy(),
-            frame.quality.copy(),
-        )
+        copy = SpooledFrame.of(frame)
         self._pending.append(copy)
         self._pending_values += copy.value.size
         while self._pending_values > MAX_PENDING_VALUES and self._pending[0].seq > self._in_commit:

@@ -35,15 +35,7 @@ class MemorySpool:
         if frame.seq != self.next_seq:
             raise ValueError(f"frame {frame.seq} out of order, wanted {self.next_seq}")
         self.next_seq += 1
-        held = SpooledFrame(
-            frame.scan.number,
-            frame.seq,
-            frame.due_ns,
-            frame.time_ns,
-            frame.uncertainty_ns,
-            frame.value.copy(),
-            frame.quality.copy(),
-        )
+        held = SpooledFrame.of(frame)
         self._frames[frame.seq] = held
         self._bytes += VALUE_BYTES * held.value.size
         while self._bytes > self._max_bytes:

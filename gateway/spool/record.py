@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from drivers.jit import kernel
 from drivers.quality import BAD
-from gateway.model.frame import FLOAT32_TEXT
+from gateway.model.frame import FLOAT32_TEXT, Frame
 from gateway.wire.frame_lines import EXACT
 
 SEGMENT_MAGIC: Final = b"CGSPOOL1"
@@ -300,6 +300,19 @@ class SpooledFrame:
     uncertainty_ns: int
     value: NDArray[np.float64]
     quality: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, frame: Frame) -> SpooledFrame:
+        """Return a frame of the pipeline with copies of its columns, which the next poll overwrites."""
+        return cls(
+            frame.scan.number,
+            frame.seq,
+            frame.due_ns,
+            frame.time_ns,
+            frame.uncertainty_ns,
+            frame.value.copy(),
+            frame.quality.copy(),
+        )
 
     @property
     def n_good(self) -> int:

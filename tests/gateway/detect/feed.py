@@ -5,6 +5,7 @@ import numpy as np
 from drivers.points import Point
 from drivers.quality import BAD_TIMEOUT
 from gateway.acquire.plan import plan
+from gateway.detect.detector import Turn
 from tests.gateway import build
 
 SECOND = 1_000_000_000
@@ -30,7 +31,9 @@ def run(detector, made, values, *, period_s=1.0, start=0, split=()):
         score[:] = 0.0
         groups = np.array_split(ready, len(ready)) if split else [ready]
         for group in groups:
-            detector.update(np.ascontiguousarray(group), time_ns, np.ascontiguousarray(row), quality, score, flags)
+            detector.update(
+                Turn(np.ascontiguousarray(group), time_ns, np.ascontiguousarray(row), quality, score, flags)
+            )
         out_flags.append(flags.copy())
         out_score.append(score.copy())
     return np.array(out_flags), np.array(out_score)

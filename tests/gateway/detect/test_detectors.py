@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.detect import flags
 from gateway.detect.bank import REGISTRY, Bank
+from gateway.detect.detector import Turn
 from gateway.detect.ewma import Ewma
 from gateway.detect.frozen import Frozen
 from gateway.detect.limits import Limits
@@ -105,13 +106,14 @@ def test_a_wrong_dtype_is_refused(kind):
     ready = np.array([0], np.int32)
     with pytest.raises(TypeError):
         kind(made).update(
-            ready,
-            np.zeros(1, np.int64),
-            np.zeros(2, np.float32),
-            np.zeros(2, np.uint32),
-            np.zeros(2),
-            np.zeros(2, np.uint16),
+            Turn(
+                ready, np.zeros(1, np.int64), np.zeros(2, np.float32), np.zeros(2, np.uint32), np.zeros(2), flags_of(2)
+            )
         )
+
+
+def no_flags(n):
+    return np.zeros(n, np.uint16)
 
 
 def test_scores_lie_between_0_and_1(kind):
