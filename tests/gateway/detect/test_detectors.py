@@ -107,7 +107,7 @@ def test_a_wrong_dtype_is_refused(kind):
     with pytest.raises(TypeError):
         kind(made).update(
             Turn(
-                ready, np.zeros(1, np.int64), np.zeros(2, np.float32), np.zeros(2, np.uint32), np.zeros(2), flags_of(2)
+                ready, np.zeros(1, np.int64), np.zeros(2, np.float32), np.zeros(2, np.uint32), np.zeros(2), no_flags(2)
             )
         )
 
