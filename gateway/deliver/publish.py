@@ -75,7 +75,7 @@ class Publisher:
         if len(lane.waiting) > LIVE_FRAMES:
             late, _ = lane.waiting.popleft()
             self._claimed.discard(late)
-            self._position = START
+            self._position = START  # the backlog may have passed it by
         if not lane.busy:
             lane.busy = True
             asyncio.get_running_loop().call_soon(self._send_live, lane)
@@ -135,8 +135,10 @@ class Publisher:
     async def _backlog(self, client: Client) -> None:
         window = asyncio.Semaphore(BACKLOG_IN_FLIGHT)
         while True:
+            end = self._spool.end()
             found = await self._spool.unsent(self._position, self._is_wanted)
             if found is None:
+                self._position = max(self._position, end)  # what was passed over is on its way in the live lane
                 await asyncio.sleep(IDLE_S)
                 continue
             self._position = found.position

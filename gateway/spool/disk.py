@@ -43,7 +43,7 @@ from gateway.spool.record import (
     segment_header,
 )
 from gateway.spool.segment import Segment, name_of, scan, segments_in
-from gateway.spool.spool import Position, SpoolState, SpoolStatistics, Unsent
+from gateway.spool.spool import START, Position, SpoolState, SpoolStatistics, Unsent
 from gateway.wire.frame_lines import ScanText, encode_texts
 
 log = logging.getLogger(__name__)
@@ -124,6 +124,14 @@ class DiskSpool:
         with self._guard:
             return boot in self._acked and seq in self._acked[boot]
 
+    def end(self) -> Position:
+        """Return where the backlog ends now: what is committed later stands behind it."""
+        return (self._segments[-1].number, len(self._segments[-1])) if self._segments else START
+
+    def _is_sent(self, segment: Segment) -> bool:
+        """Return whether the broker has every frame of a segment: most of a long spool is skipped by this."""
+        return all(self._are_acked(boot, *span) for boot, spans in segment.held.items() for span in spans)
+
     def _are_acked(self, boot: int, first: int, last: int) -> bool:
         with self._guard:
             return boot in self._acked and self._acked[boot].covers(first, last)
@@ -171,7 +179,7 @@ class DiskSpool:
         """Return the next batch behind `after` with unacknowledged frames for which want(boot, seq) holds, or None."""
         async with self._lock:
             for segment in self._segments:
-                if segment.number < after[0]:
+                if segment.number < after[0] or self._is_sent(segment):
                     continue
                 first = after[1] if segment.number == after[0] else 0
                 for i in range(first, len(segment)):

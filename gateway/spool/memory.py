@@ -64,6 +64,10 @@ class MemorySpool:
                 return Unsent((0, seq), self.boot, self._catalog, self._texts, (frame,))
         return None
 
+    def end(self) -> Position:
+        """Return where the backlog ends now."""
+        return (0, self.next_seq - 1)
+
     def boots(self) -> dict[int, tuple[int, int]]:
         """Return the range held."""
         return {self.boot: (next(iter(self._frames)), self.next_seq - 1)} if self._frames else {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from gateway.model.ranges import RangeSet
 from gateway.spool.record import (
     ALIGN,
     BATCH,
@@ -33,7 +34,7 @@ class Segment:
 
     index  flat: offset, boot, first_seq, n_frames, n_values of each batch
     end    where the next batch goes;  damaged  runs of bytes that should have been batches
-    schemas  catalog -> texts, of the schema batches in it
+    schemas  catalog -> texts, of the schema batches in it;  held  boot -> frames in it
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Segment:
     damaged: int = 0
     index: array[int] = field(default_factory=lambda: array("Q"))
     schemas: dict[str, tuple[ScanText, ...]] = field(default_factory=dict)
+    held: dict[int, RangeSet] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index) // _FIELDS
@@ -58,6 +60,7 @@ class Segment:
     def add(self, offset: int, head: BatchHead) -> None:
         """Take note of a frames batch."""
         self.index.extend((offset, head.boot, head.first_seq, head.n_frames, head.n_values))
+        self.held.setdefault(head.boot, RangeSet()).add(head.first_seq, head.first_seq + head.n_frames - 1)
 
     def read(self, i: int) -> tuple[BatchHead, bytes]:
         """Return header and payload of batch i; raises OSError, or ValueError if it is damaged."""

@@ -67,6 +67,10 @@ class Spool(Protocol):
         """Return the next batch behind `after` with unacknowledged frames for which want(boot, seq) holds, or None."""
         ...
 
+    def end(self) -> Position:
+        """Return where the backlog ends now: what is committed later stands behind it."""
+        ...
+
     def boots(self) -> dict[int, tuple[int, int]]:
         """Return the committed range of every boot still held."""
         ...

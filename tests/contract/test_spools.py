@@ -65,6 +65,16 @@ async def test_acknowledged_frames_are_not_sent_again(make):
     assert not spool.is_acked(spool.boot, 5)
 
 
+async def test_behind_the_end_stands_only_what_comes_later(make):
+    spool = make()
+    await fill(spool, 10)
+    end = spool.end()
+    assert await spool.unsent(end, everything) is None
+    await fill(spool, 2)
+    found = await spool.unsent(end, everything)
+    assert found.frames[0].seq == 11
+
+
 async def test_boots_name_what_is_held(make):
     spool = make()
     assert spool.boots() == {}
