@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,82 @@ def test_every_profile_has_source_grade_and_description(name):
     assert found.source
     assert found.grade in "ABC"
     assert any(point.description for point in found.points)
+
+
+def models(model, seen=None):
+    """Return a configuration model and every model below it."""
+    seen = {} if seen is None else seen
+    if model.__name__ not in seen:
+        seen[model.__name__] = model
+        for field in model.model_fields.values():
+            for inner in config._models_in(field.annotation):
+                models(inner, seen)
+    return seen
+
+
+def test_every_key_is_documented():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    keys = {
+        key
+        for top in (*config.SCHEMAS.values(), profile.ProfileModel)
+        for model in models(top).values()
+        for key in model.model_fields
+    }
+    tables = {
+        "gateway",
+        "mqtt",
+        "spool",
+        "clock",
+        "metrics",
+        "link",
+        "device",
+        "tag",
+        "point",
+        "ingest",
+        "store",
+        "console",
+    }
+    assert len(keys) > 50
+    for key in keys - tables:
+        assert f"`{key}`" in text, key
+
+
+def test_every_topic_and_field_is_documented():
+    from dataclasses import fields
+
+    from gateway.wire import catalog, events, topics
+
+    text = (ROOT / "docs" / "mqtt.md").read_text()
+    for leaf in topics.GATEWAY_LEAVES | topics.DEVICE_LEAVES:
+        assert re.search(rf"[`/]{leaf}`", text), leaf
+    for kind in (events.Event, events.AlarmRecord, catalog.CatalogDevice, catalog.CatalogTag):
+        for field in fields(kind):
+            assert field.name in text, (kind.__name__, field.name)
+
+
+def test_every_fault_is_documented():
+    from drivers.sim.faults import KINDS
+
+    text = (ROOT / "drivers" / "sim" / "README.md").read_text()
+    for kind, about in KINDS.items():
+        assert f"`{kind}`" in text, kind
+        for parameter in about.parameters:
+            assert f"`{parameter}`" in text, parameter
+
+
+def test_the_unit_file_is_one_that_systemd_understands():
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--recursive-errors=no", str(ROOT / "deploy" / "corridor-gateway.service")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wrong = [
+        line for line in done.stderr.splitlines() if "corridor-gateway.service" in line and "not executable" not in line
+    ]
+    assert wrong == []
 
 
 def test_detectors_of_the_configuration_exist():
