@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -81,7 +81,7 @@ class MqttTable(_Table):
         if bool(self.url) == bool(self.urls):
             raise ValueError("wants either 'url' or 'urls'")
         for url in self.all_urls:
-            parts = urlsplit(url)
+            parts = _split(url)
             if parts.scheme not in MQTT_SCHEMES or not parts.hostname:
                 raise ValueError(
                     f"url: got {_hide(url)!r}, wanted mqtt://host:1883, mqtts://host:8883, ws:// or wss://"
@@ -346,10 +346,17 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _hide(url: str) -> str:
     """Return a URL that can be shown: without what stands before the @."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return url.replace(parts.netloc, "***@" + parts.netloc.rpartition("@")[2])
+    scheme, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}***@{host.rpartition('@')[2]}{slash}{path}" if "@" in host else url
+
+
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL; one that cannot be taken apart has no scheme, which every caller refuses."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", url, "", "")
 
 
 def _port(url: str) -> int | None:
@@ -451,7 +458,7 @@ class _Builder:
     def link(self, table: LinkTable) -> LinkSpec | None:
         """Return one link, or None when its URL says nothing usable."""
         place = f"link '{table.name}': url"
-        url = urlsplit(table.url)
+        url = _split(table.url)
         if url.scheme not in TRANSPORTS:
             near = difflib.get_close_matches(url.scheme, TRANSPORTS, 1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -611,7 +618,7 @@ class _Builder:
 
     def store(self, table: StoreTable) -> StoreSpec:
         """Return the store settings with the token read from its file or the environment."""
-        url = urlsplit(table.url)
+        url = _split(table.url)
         if url.scheme not in ("influx2", "influx2s", "influx1", "influx1s", "sqlite"):
             self.wrong("store: url", f"got {_hide(table.url)!r}, wanted influx2://, influx1:// or sqlite:///path")
         if url.username or url.password:

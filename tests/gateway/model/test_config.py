@@ -1,5 +1,6 @@
 """Every error at once, one line each, with file, place, what was found, what is wanted."""
 
+import random
 import tomllib
 
 import pytest
@@ -108,6 +109,7 @@ MISTAKES = {
     "mqtts://": ("http://", ["mqtt: url: got 'http://broker.example:8883', wanted mqtt://"]),
     "broker.example": ("u:pw@broker.example", ["mqtt: url: 'mqtts://***@broker.example:8883' holds a user or password"]),
     "tcp://10.0.0.5:502": ("tpc://10.0.0.5:502", ["link 'skid-a': url: got 'tpc://10.0.0.5:502', wanted", "did you mean 'tcp'"]),
+    "tcp://10.0.0.5": ("tcp://[10.0.0.5", ["link 'skid-a': url: got 'tcp://[10.0.0.5:502', wanted"]),
     "tcp://10": ("tcp://u:p@10", ["link 'skid-a': url: got 'tcp://***@10.0.0.5:502'"]),
     "parity=E": ("parity=X", ["link 'bus0': url: parity: got 'X', wanted N or E or O"]),
     "turnaround_s = 0.05": ("turnaround_s = -1", ["link 'bus0': turnaround_s: got -1, wanted greater than or equal to 0"]),
@@ -253,3 +255,34 @@ def test_the_schema_for_editors_is_made_of_the_same_models():
     whole = config.SCHEMAS["gateway"].model_json_schema()
     assert set(whole["properties"]) == {"gateway", "mqtt", "spool", "clock", "metrics", "link", "device"}
     assert tomllib.loads(GOOD).keys() <= whole["properties"].keys()
+
+
+def test_no_broken_file_ends_in_a_traceback(tmp_path):
+    rng = random.Random(7)
+    lines = GOOD.splitlines()
+    wild = [
+        "[]",
+        "{}",
+        '"x"',
+        "-1",
+        "1.5",
+        "true",
+        "[[1]]",
+        "{a=1}",
+        '"tcp://:99999"',
+        '"rtu://"',
+        "inf",
+        '""',
+        "1979-05-27",
+    ]
+    for _ in range(300):
+        changed = lines[: rng.randrange(len(lines))] if rng.random() < 0.2 else list(lines)
+        for _ in range(rng.randint(1, 3)):
+            if changed:
+                i = rng.randrange(len(changed))
+                key, is_pair, _ = changed[i].partition("=")
+                changed[i] = (
+                    f"{key}= {rng.choice(wild)}" if is_pair else rng.choice(["[link]", "[[gateway]]", "x=1", ""])
+                )
+        told = check(written(tmp_path, "\n".join(changed)))
+        assert all("\n" not in line for line in told)
