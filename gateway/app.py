@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ from gateway.wire.topics import GatewayAddress, parse
 log = logging.getLogger(__name__)
 
 MEMORY_SPOOL_BYTES: Final = 32_000_000  # when no disk will have us: some 45 min at 1,000 values/s
+CANCEL_AGAIN_S: Final = 0.1
 DRAIN_S: Final = 0.8  # for the last frames on their way out, likewise
 DRAIN_LOOK_S: Final = 0.02
 LAST_WORDS_S: Final = 0.5  # for the goodbye to the broker: SIGTERM must end within 2 s
@@ -81,8 +82,7 @@ class Gateway:
                 if self.spec.metrics_listen:
                     serving.append(tasks.create_task(self._serve_metrics(*self.spec.metrics_listen), name="metrics"))
                 await stop.wait()
-                for task in polling:
-                    task.cancel()
+                await _end(polling)
                 await self._drain()
                 for task in serving:
                     task.cancel()
@@ -280,6 +280,15 @@ class Gateway:
         server = await asyncio.start_server(answer, host, port)
         async with server:
             await server.serve_forever()
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until the last has ended: a library on the way may swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
 
 def _open_spool(spec: GatewaySpec, state: Path, catalog: str, plan: Plan) -> Spool:

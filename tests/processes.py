@@ -33,10 +33,13 @@ def corridor(*arguments: object, log: Path, **environment: str) -> Iterator[subp
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)
         try:
-            child.wait(10)
+            child.wait(20)  # 2 s on an idle machine
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+            raise AssertionError(
+                f"{arguments} did not end after SIGTERM; its log:\n{log.read_text()[-2000:]}"
+            ) from None
 
 
 def until(look: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:

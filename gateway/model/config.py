@@ -482,8 +482,10 @@ class _Builder:
         if url.query or url.path.strip("/"):
             self.wrong(place, f"got {table.url!r}, wanted {url.scheme}://host:port and nothing behind it")
         try:
-            port = url.port or DEFAULT_PORTS[url.scheme]
+            port = DEFAULT_PORTS[url.scheme] if url.port is None else url.port
         except ValueError:
+            port = 0
+        if not port:
             self.wrong(place, f"got {table.url!r}, wanted a port from 1 to 65535")
             return None
         if not url.hostname:

@@ -70,6 +70,7 @@ class Client(aiomqtt.Client):
         self._refused: dict[int, ReasonCode] = {}
         self._sent: dict[int, Acked] = {}
         self.is_opened = False
+        self._hung_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pending_calls_threshold = IN_FLIGHT + 1  # its warning is one log line per publish beyond this
         self._client.connect_timeout = CONNECT_TIMEOUT_S
         if manual_ack:
@@ -109,6 +110,13 @@ class Client(aiomqtt.Client):
         await asyncio.wait({self._disconnected})
         raise MqttError("connection lost") from self._disconnected.exception()
 
+    def _on_disconnect(
+        self, client: paho.Client, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Any = None
+    ) -> None:
+        if not self._hung_up.done():
+            self._hung_up.set_result(None)  # also before CONNACK, where aiomqtt would wait out its timeout
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
     def _on_publish(
         self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
@@ -131,17 +139,17 @@ class Client(aiomqtt.Client):
             raise Rejected(refused.value, str(refused))
 
     async def _wait_for(self, fut: Any, timeout: float | None) -> Any:
-        if fut is self._connected:
-            self.is_opened = True
-            return await super()._wait_for(fut, CONNECT_TIMEOUT_S)
         if fut is self._disconnected:
             return await super()._wait_for(fut, timeout)
+        if fut is self._connected:
+            self.is_opened, timeout = True, CONNECT_TIMEOUT_S
         answer = asyncio.ensure_future(super()._wait_for(fut, timeout))
+        ends = {answer, self._disconnected, self._hung_up}
         try:
-            await asyncio.wait({answer, self._disconnected}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
-            raise MqttError("connection lost while waiting")
+            raise MqttError("the broker hung up" if fut is self._connected else "connection lost while waiting")
         finally:
             answer.cancel()
 
@@ -206,6 +214,9 @@ async def keep_connected(
     loop = asyncio.get_running_loop()
     delay_s, attempt, known, v5 = BACKOFF_FIRST_S, 0, "", dict.fromkeys(spec.urls, True)
     proven: set[str] = set()  # brokers whose version is known: their silence has another reason
+    trial: set[str] = (
+        set()
+    )  # brokers that answered 3.1.1 after silence: asked once more for 5, then taken at their word
     while True:
         url = spec.urls[attempt % len(spec.urls)]
         options: dict[str, Any] = {
@@ -219,8 +230,12 @@ async def keep_connected(
         try:
             client = _client(url, spec, identifier, v5[url], options)
             async with client:
+                if not v5[url] and url not in proven and url not in trial:
+                    trial.add(url)
+                    v5[url] = True
+                    continue
                 began = loop.time()
-                proven.update([url] if v5[url] else [])
+                proven.add(url)
                 known = _tell(on_state, True, f"connected to {url}", known)
                 await session(client)
                 return
@@ -235,7 +250,7 @@ async def keep_connected(
         except (MqttError, OSError, ssl.SSLError) as error:
             known = _tell(on_state, False, f"{url}: {error}", known)
         if url not in proven and client is not None and client.is_opened:
-            v5[url] = not v5[url]  # no CONNACK: some brokers of 3.1.1 meet an unknown version with silence
+            v5[url] = not v5[url]  # no CONNACK: some brokers of 3.1.1 meet an unknown version so
         if began is not None and loop.time() - began > STABLE_S:
             delay_s = BACKOFF_FIRST_S
         attempt += 1

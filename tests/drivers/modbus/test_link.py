@@ -158,6 +158,19 @@ async def test_one_connection_and_one_request_at_a_time():
         await one.close()
 
 
+async def test_a_cancellation_in_the_turn_of_the_answer_is_heeded():
+    async with server(lambda tid, unit, pdu: frame(tid, unit, registers(pdu))) as (port, _):
+        one = link(port)
+        await one.read(1, Block(3, 0, 3))
+        for _ in range(20):
+            reading = asyncio.ensure_future(one.read(1, Block(3, 0, 3)))
+            await asyncio.sleep(0)
+            one._client.ctx.response_future.add_done_callback(lambda _, task=reading: task.cancel())
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+        await one.close()
+
+
 def test_only_read_functions_exist():
     assert {request(1, Block(code, 0, 1)).function_code for code in (1, 2, 3, 4)} == {1, 2, 3, 4}
     for code in (5, 6, 15, 16, 22, 23):

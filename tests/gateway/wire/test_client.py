@@ -200,4 +200,26 @@ async def test_a_broker_that_meets_an_unknown_version_with_silence_is_tried_with
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         await connected(server.sockets[0].getsockname()[1], session)
-    assert versions == [5, 4]
+    assert versions == [5, 4, 5, 4]
+
+
+async def test_a_broker_that_hangs_up_before_it_answers_is_noticed_at_once():
+    calls = []
+
+    async def serve(reader, writer):
+        calls.append(asyncio.get_running_loop().time())
+        await reader.readexactly(2)
+        writer.close()
+
+    async def session(client):
+        raise AssertionError("nobody answered")
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, asyncio.TaskGroup() as tasks:
+        port = server.sockets[0].getsockname()[1]
+        task = tasks.create_task(keep_connected(spec(port), "test", session))
+        async with asyncio.timeout(20):
+            while len(calls) < 5:
+                await asyncio.sleep(0.01)
+        task.cancel()
+    assert calls[4] - calls[0] < 4 * 4.0  # waiting for CONNACK would take 5 s each
