@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = 30  # 5 s are enough on an idle machine; the rest is for a busy one
+SECONDS = 25  # 5 s are enough on an idle machine; the rest is for a busy one
 
 
 def demo(folder, *, mosquitto):
