@@ -66,8 +66,11 @@ class ModbusLink:
             await self._silence()
             self.counters.requests += 1
             try:
-                answer = await client.execute(False, request(unit, block))
+                asked = request(unit, block)
+                answer = await client.execute(False, asked)
                 _heed_cancellation()
+                if self._has_ids and answer.transaction_id != asked.transaction_id:
+                    raise WrongAnswer(f"asked as {asked.transaction_id}, answered as {answer.transaction_id}")
                 payload = prove(answer, unit, block)
             except DeviceException as error:
                 self.counters.exceptions[error.code] += 1

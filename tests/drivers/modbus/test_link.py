@@ -21,7 +21,7 @@ async def server(answer):
 
     async def serve(reader, writer):
         connections.append(writer)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while True:
                 head = await reader.readexactly(7)
                 pdu = await reader.readexactly(int.from_bytes(head[4:6], "big") - 1)
@@ -69,6 +69,12 @@ WRONG = {
     "byte count beyond the bytes": lambda tid, unit, pdu: frame(tid, unit, bytes([3, 6, 0, 1])),
     "bytes beyond the byte count": lambda tid, unit, pdu: frame(tid, unit, registers(pdu) + b"\0\1"),
     "exception to another function": lambda tid, unit, pdu: frame(tid, unit, bytes([0x84, 2])),
+    "no transaction": lambda tid, unit, pdu: frame(0, unit, registers(pdu)),
+    "other protocol": lambda tid, unit, pdu: (
+        frame(tid, unit, registers(pdu))[:2] + b"\0\1" + frame(tid, unit, registers(pdu))[4:]
+    ),
+    "length of nothing": lambda tid, unit, pdu: tid.to_bytes(2, "big") + b"\0\0\0\1" + bytes([unit]),
+    "absurd length": lambda tid, unit, pdu: tid.to_bytes(2, "big") + b"\0\0\x10\x0a" + bytes([unit]) + registers(pdu),
     "other transaction": lambda tid, unit, pdu: frame(tid ^ 0x5555, unit, registers(pdu)),
 }
 
