@@ -414,7 +414,7 @@ def _profile_import(options: argparse.Namespace) -> int:
 
 def _schema(options: argparse.Namespace) -> int:
     from drivers.profile import ProfileModel
-    from gateway.model.config import SCHEMAS
+    from gateway.model.tables import SCHEMAS
 
     model = ProfileModel if options.kind == "profile" else SCHEMAS[options.kind]
     print(json.dumps(model.model_json_schema(), indent=2))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from drivers.blocks import MAX_BITS, MAX_REGISTERS
 from drivers.link import LinkSpec
 from drivers.points import Point
-from gateway.model.config import DEFAULT_DETECT
+from gateway.model.build import DEFAULT_DETECT
 from gateway.model.corridor import Device, GatewaySpec, MqttSpec, Tag
 
 NAN = float("nan")

@@ -5,7 +5,8 @@ import tomllib
 
 import pytest
 
-from gateway.model import config
+from gateway.model import tables
+from gateway.model.build import PASSWORD_ENV
 from gateway.model.config import ConfigError, check, load_console, load_gateway, load_ingest, state_dir
 
 GOOD = """
@@ -198,7 +199,7 @@ def test_secrets_come_from_files_that_only_we_may_read(tmp_path, monkeypatch):
     spec = load_gateway(written(tmp_path, text))
     assert spec.mqtt.password == "tide-mark"
     assert "tide-mark" not in repr(spec)
-    monkeypatch.setenv(config.PASSWORD_ENV, "from-env")
+    monkeypatch.setenv(PASSWORD_ENV, "from-env")
     assert load_gateway(written(tmp_path, GOOD)).mqtt.password == "from-env"
 
 
@@ -252,7 +253,7 @@ def test_state_goes_where_the_system_says(tmp_path, monkeypatch):
 
 
 def test_the_schema_for_editors_is_made_of_the_same_models():
-    whole = config.SCHEMAS["gateway"].model_json_schema()
+    whole = tables.SCHEMAS["gateway"].model_json_schema()
     assert set(whole["properties"]) == {"gateway", "mqtt", "spool", "clock", "metrics", "link", "device"}
     assert tomllib.loads(GOOD).keys() <= whole["properties"].keys()
 
