@@ -20,7 +20,7 @@ from typing import Final
 from drivers.link import LinkSpec
 from drivers.points import Point
 from gateway.acquire.plan import plan
-from gateway.model.config import DEFAULT_DETECT
+from gateway.model.build import DEFAULT_DETECT
 from gateway.model.corridor import Device, GatewaySpec, MqttSpec, Tag
 from gateway.model.frame import TagTable
 from tests import servers
