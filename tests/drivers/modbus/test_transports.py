@@ -94,3 +94,16 @@ async def test_a_tls_meter_of_another_authority_is_not_read(tmp_path):
         with pytest.raises(LinkDown):
             await one.read(1, Block(3, 2, 1))
         await one.close()
+
+
+async def test_parity_of_a_real_line_does_not_keep_a_pty_from_opening(tmp_path):
+    line = SerialLine(19200, 8, "E", 1)
+    link = LinkSpec("bus0", "rtu", path=str(tmp_path / "tty"), serial=line, timeout_s=0.5)
+    async with Fleet([meter("m1", link, 1)], seed=1) as fleet:
+        fleet.set_value("m1", "b", 33.3)
+        one = open_link(link)
+        for _ in range(3):
+            assert await one.read(1, Block(3, 2, 1)) == (333).to_bytes(2, "big")
+            await one.close()
+            one._next_dial = 0.0  # dialling again at once is what shows it
+        await one.close()
