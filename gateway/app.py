@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -126,7 +127,7 @@ class Gateway:
         while True:
             await self.clock.sleep_until(due_ns)
             await self.spool.commit()
-            self._commit_journal()
+            await asyncio.to_thread(self._commit_journal)
             now_ns = self.clock.monotonic_ns()
             due_ns += period_ns * max(1, -(-(now_ns - due_ns) // period_ns))
 
@@ -277,7 +278,11 @@ class Gateway:
             finally:
                 writer.close()
 
-        server = await asyncio.start_server(answer, host, port)
+        try:
+            server = await asyncio.start_server(answer, host, port)
+        except OSError as error:
+            log.error("metrics cannot be served: %s", error)  # meters are read all the same
+            return
         async with server:
             await server.serve_forever()
 
@@ -299,7 +304,7 @@ def _open_spool(spec: GatewaySpec, state: Path, catalog: str, plan: Plan) -> Spo
         return DiskSpool(folder, spec.spool_max_bytes, catalog, texts)
     except OSError as error:
         log.error("spool %s cannot be opened (%s): frames are kept in memory only", folder, error)
-        return MemorySpool(MEMORY_SPOOL_BYTES, catalog, texts)
+        return MemorySpool(MEMORY_SPOOL_BYTES, catalog, texts, boot=int(time.time()))  # never one that was given before
 
 
 def _catalog_device(device: Device) -> CatalogDevice:

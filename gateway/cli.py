@@ -198,7 +198,7 @@ def _ingest(options: argparse.Namespace) -> int:
     async def serve(stop: asyncio.Event) -> None:
         await app.run(spec, state_dir(options.state, spec.id), stop=stop)
 
-    return asyncio.run(_until_signal(serve))
+    return _serve(serve)
 
 
 def _console(options: argparse.Namespace) -> int:
@@ -217,7 +217,7 @@ def _console(options: argparse.Namespace) -> int:
         store = open_store(spec.store) if spec.store else None
         await app.run(spec, store, stop=stop, ready=lambda url: _say(f"console: {url}"))
 
-    return asyncio.run(_until_signal(serve))
+    return _serve(serve)
 
 
 def _sim(options: argparse.Namespace) -> int:
@@ -247,6 +247,17 @@ def _sim(options: argparse.Namespace) -> int:
     except (FaultsError, SimError) as error:
         for line in error.lines:
             _say(line)
+        return WRONG_INPUT
+
+
+def _serve(serve: Any) -> int:
+    """Run a process until it is told to end; what the machine refuses it at the start is a line, not a traceback."""
+    import sqlite3
+
+    try:
+        return asyncio.run(_until_signal(serve))
+    except (OSError, sqlite3.OperationalError) as error:
+        _say(f"cannot start: {error}")
         return WRONG_INPUT
 
 

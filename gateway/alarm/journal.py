@@ -8,6 +8,7 @@ journal.sent     how many lines of journal.jsonl the broker has; its loss only s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -27,7 +28,8 @@ class Journal:
     """Events in the order of their happening, with a cursor for the broker."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # a disk that refuses is told by the first commit
+            folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "journal.jsonl"
         self._sent_path = folder / "journal.sent"
         self._waiting: deque[Event] = deque()
@@ -41,6 +43,7 @@ class Journal:
     def add(self, event: Event) -> None:
         """Take an event; it is on disk after the next commit."""
         self._new.append(event.encode())
+        del self._new[:-MAX_WAITING]
         self._waiting.append(event)
         self.changed.set()
         if len(self._waiting) > MAX_WAITING:
@@ -57,17 +60,21 @@ class Journal:
             self._waiting.popleft()
 
     def commit(self) -> None:
-        """Append what is new and sync, and note what the broker has; raises OSError."""
-        if self._new:
+        """Append what is new and sync, and note what the broker has; raises OSError.
+
+        May run in a thread of its own: what is added meanwhile waits for the next commit.
+        """
+        new = list(self._new)
+        if new:
             if self._path.exists() and self._path.stat().st_size > MAX_BYTES:
                 self._path.replace(self._path.with_name("journal.1.jsonl"))
                 self._lines = 0
             with self._path.open("ab") as file:
-                file.write(b"\n".join(self._new) + b"\n")
+                file.write(b"\n".join(new) + b"\n")
                 file.flush()
                 os.fdatasync(file.fileno())
-            self._lines += len(self._new)
-            self._new.clear()
+            self._lines += len(new)
+            del self._new[: len(new)]
         has = max(0, self._lines - len(self._waiting))
         if has != self._marked:
             self._sent_path.write_text(str(has))

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import signal
+import socket
 import struct
 import time
 from urllib.parse import quote
@@ -200,3 +201,22 @@ async def test_a_device_that_goes_is_told(tmp_path, mosquitto):
     bad = [e for e in told if e["kind"] == "quality" and e["quality"] & 1 << 31]
     assert {e["tag"] for e in bad} == {name for name, *_ in points}
     assert all(e["value"] is None for e in bad)
+
+
+@needs_libmodbus
+async def test_a_disk_that_will_not_have_us_stops_nothing_and_repeats_no_boot(tmp_path, mosquitto):
+    registers, points, _ = some_registers()
+    (tmp_path / "file").write_text("")
+    before = int(time.time())
+    with libmodbus.served(registers) as port, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        metrics = f'[metrics]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"\n'
+        config = write_config(tmp_path, mosquitto.port, port, points, more=metrics)
+        with corridor("run", config, "--state", tmp_path / "file" / "gw", log=tmp_path / "run.log"):
+            found = await collect(mosquitto.port, lambda m: len(m.get(DATA, [])) > 3)
+    assert parse_header(found[DATA][0]).boot >= before
+    said = (tmp_path / "run.log").read_text()
+    assert "frames are kept in memory only" in said
+    assert "metrics cannot be served" in said
+    assert "Traceback" not in said

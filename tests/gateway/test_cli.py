@@ -1,6 +1,7 @@
 """The command line as a user types it: exit codes, clear lines, tables and JSON."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,20 @@ def test_ledger_and_verify_say_where_nothing_is(tmp_path, capsys):
 def test_usage_is_exit_2():
     assert run("nonsense")[0] == 2
     assert run()[0] == 2
+
+
+def test_what_the_machine_refuses_is_a_line_and_not_a_traceback(tmp_path):
+    (tmp_path / "file").write_text("")
+    mqtt = '[mqtt]\nurl = "mqtt://127.0.0.1:1"\n'
+    ingest = tmp_path / "ingest.toml"
+    ingest.write_text(mqtt + '[ingest]\nid = "i"\ncorridor = "c"\n[store]\nurl = "influx1://127.0.0.1:1/db"\n')
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        console = tmp_path / "console.toml"
+        console.write_text(f'{mqtt}[console]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"\n')
+        for arguments in (("ingest", ingest, "--state", tmp_path / "file" / "in"), ("console", console)):
+            code, _, err = run(*arguments)
+            assert code == 1, err
+            assert "cannot start: " in err
+            assert "Traceback" not in err

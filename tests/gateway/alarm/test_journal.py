@@ -1,5 +1,7 @@
 """Events stay on disk until the broker has them."""
 
+import pytest
+
 from gateway.alarm import journal as module
 from gateway.alarm.journal import Journal
 from gateway.wire.events import Event
@@ -45,6 +47,18 @@ def test_a_damaged_line_costs_itself(tmp_path):
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([lines[0], lines[1][:20], lines[2]]) + b"\n")
     assert waiting(Journal(tmp_path)) == [0, 2]
+
+
+def test_a_folder_that_cannot_be_is_told_at_the_commit_and_memory_stays_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_WAITING", 10)
+    (tmp_path / "file").write_text("")
+    journal = Journal(tmp_path / "file" / "state")
+    for n in range(50):
+        journal.add(event(n))
+    with pytest.raises(OSError, match="Not a directory"):
+        journal.commit()
+    assert len(journal._new) == 10
+    assert waiting(journal) == list(range(40, 50))
 
 
 def test_the_file_is_rotated_and_memory_bounded(tmp_path, monkeypatch):
