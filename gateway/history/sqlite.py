@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import math
+import os
 import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -114,13 +117,14 @@ class Sqlite:
             return self._writer
         self._give_up()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = _connect(self._path, "rwc")
-        self._writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        self._writer.execute("PRAGMA journal_mode = WAL")
-        self._writer.execute("PRAGMA synchronous = FULL")
-        self._writer.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-        self._writer.execute(f"PRAGMA journal_size_limit = {WAL_PAGES * PAGE_BYTES}")
-        self._writer.executescript(SCHEMA)
+        with _alone(self._path.parent):
+            self._writer = _connect(self._path, "rwc")
+            self._writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            self._writer.execute("PRAGMA journal_mode = WAL")
+            self._writer.execute("PRAGMA synchronous = FULL")
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+            self._writer.execute(f"PRAGMA journal_size_limit = {WAL_PAGES * PAGE_BYTES}")
+            self._writer.executescript(SCHEMA)
         self._inode = _inode(self._path)
         return self._writer
 
@@ -142,6 +146,17 @@ class Sqlite:
                 self._reader.close()
             self._reader = None
             raise StoreAway(f"{self._path}: {error}") from None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Set a file up while no other writer does: SQLite does not wait for a lock when it changes the journal mode."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

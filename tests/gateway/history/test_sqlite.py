@@ -63,6 +63,15 @@ async def test_readers_and_two_writers_share_the_file(tmp_path: Path) -> None:
         await store.close()
 
 
+async def test_a_fresh_file_is_set_up_by_many_at_once(tmp_path: Path) -> None:
+    for k in range(60):  # without the lock one in 27 fails
+        stores = [opened(tmp_path / f"{k}" / "x") for _ in range(3)]
+        await asyncio.gather(*(store.write(line(i, T0 + i)) for i, store in enumerate(stores)))
+        assert len(rows(tmp_path / f"{k}" / "x")) == 3
+        for store in stores:
+            await store.close()
+
+
 async def test_a_locked_file_is_away_and_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_S", 0.05)
     store = opened(tmp_path / "x")
