@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import string
 import tomllib
@@ -154,28 +153,6 @@ class OtherBroker:
         run(self._commands["start"], self._folder)
 
 
-@contextlib.contextmanager
-def own_broker(folder: Path) -> Iterator[OwnBroker]:
-    """Run a mosquitto that keeps sessions and queues over a restart."""
-    binary = servers.program("mosquitto", "/usr/sbin/mosquitto")
-    folder.mkdir()
-    config = folder / "mosquitto.conf"
-
-    def command(port: int) -> list[str]:
-        lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "max_queued_messages 100000"]
-        lines += ["persistence true", f"persistence_location {folder}/"]
-        lines += ["user root"] if os.geteuid() == 0 else []
-        config.write_text("\n".join(lines) + "\n")
-        return [binary, "-c", str(config)]
-
-    server = servers.Server(command, folder / "mosquitto.log")
-    try:
-        server.start()
-        yield OwnBroker(server)
-    finally:
-        server.kill()
-
-
 class Gateway:
     """The gateway under test: `corridor run` as a child process, with its log and its state."""
 
@@ -322,7 +299,7 @@ def opened(file: BenchFile, folder: Path) -> Iterator[Bench]:
     with contextlib.ExitStack() as stack:
         loop = stack.enter_context(Loop())
         if file.broker == "own":
-            broker: Broker = stack.enter_context(own_broker(folder / "broker"))
+            broker: Broker = OwnBroker(stack.enter_context(servers.mosquitto(folder / "broker", keeps_sessions=True)))
         else:
             broker = OtherBroker(file.broker, file.folder, file.commands.get("broker", {}))
         config = folder / "gateway.toml"

@@ -26,9 +26,20 @@ TOKEN = "t0k"
 
 def free_port() -> int:
     """Return a port that was free a moment ago; whoever starts a server on it retries on a clash."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with _claim(0) as probe:
         return int(probe.getsockname()[1])
+
+
+def _claim(port: int) -> socket.socket:
+    """Bind a port (0: any) without listening: no outgoing connection gets it, a server that reuses addresses may."""
+    claim = socket.socket()
+    claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        claim.bind(("127.0.0.1", port))
+    except OSError:
+        claim.close()
+        raise
+    return claim
 
 
 async def until(condition: Callable[[], Any], within_s: float = 20.0, every_s: float = 0.01) -> Any:
@@ -54,23 +65,29 @@ def program(*candidates: str) -> str:
 
 @dataclass
 class Server:
-    """A child process that listens on `port`. `command(port)` writes its configuration and returns what to run."""
+    """A child process that listens on `port`. `command(port)` writes its configuration and returns what to run.
+
+    The port stays claimed while the process is away: nobody else's connection sits on it when it comes back.
+    """
 
     command: Callable[[int], list[str]]
     log: Path
     port: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    claim: socket.socket | None = field(default=None, repr=False)
 
     def start(self) -> None:
         """Start and wait until it accepts connections; keeps its port if it had one."""
-        known = self.port
+        again = self.claim is not None
         for _ in range(5):
-            self.port = known or free_port()
+            if self.claim is None:
+                self.claim = _claim(0)
+                self.port = int(self.claim.getsockname()[1])
             with self.log.open("ab") as log:
                 self.process = subprocess.Popen(self.command(self.port), stdout=log, stderr=log)
             if self._listens():
                 return
-            self.kill()
+            self.kill() if again else self.close()
         raise AssertionError(f"did not start:\n{self.log.read_text(errors='replace')[-2000:]}")
 
     def stop(self) -> None:
@@ -80,6 +97,13 @@ class Server:
     def kill(self) -> None:
         """End it as a power cut would, SIGKILL."""
         self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill it and give its port up."""
+        self.kill()
+        if self.claim:
+            self.claim.close()
+            self.claim = None
 
     def freeze(self) -> None:
         """Stop it answering while its connections stay open."""
@@ -113,14 +137,18 @@ class Server:
 
 
 @contextlib.contextmanager
-def mosquitto(folder: Path, *lines: str) -> Iterator[Server]:
-    """A broker without persistence on a port of its own; `lines` are added to its configuration."""
+def mosquitto(folder: Path, *lines: str, keeps_sessions: bool = False) -> Iterator[Server]:
+    """A broker on a port of its own; `lines` are added to its configuration.
+
+    With `keeps_sessions`, sessions and what is queued for them outlive `stop()`.
+    """
     binary = program("mosquitto", "/usr/sbin/mosquitto")
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "mosquitto.conf"
 
     def command(port: int) -> list[str]:
-        text = ["persistence false", f"listener {port} 127.0.0.1", "max_queued_messages 100000"]
+        text = [f"listener {port} 127.0.0.1", "max_queued_messages 100000"]
+        text += ["persistence true", f"persistence_location {folder}/"] if keeps_sessions else ["persistence false"]
         text += [] if any(line.startswith("allow_anonymous") for line in lines) else ["allow_anonymous true"]
         text += ["user root"] if os.geteuid() == 0 else []
         config.write_text("\n".join([*text, *lines]) + "\n")
@@ -184,7 +212,7 @@ def _running(server: Server) -> Iterator[Server]:
     try:
         yield server
     finally:
-        server.kill()
+        server.close()
 
 
 async def influx_query(port: int, query: str, database: str = "") -> list[list[Any]]:
