@@ -24,7 +24,7 @@ from gateway.deliver.publish import Publisher
 from gateway.model.clock import NS, Clock, SystemClock, clock_state
 from gateway.model.corridor import LIMITS, Device, GatewaySpec
 from gateway.pipeline import Pipeline
-from gateway.spool.disk import DiskSpool
+from gateway.spool.disk import DiskSpool, InUse, hold
 from gateway.spool.memory import MemorySpool
 from gateway.spool.spool import Spool
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify
@@ -44,7 +44,7 @@ START_DELAY_S: Final = 0.05  # from building to the first due time: every poller
 
 
 class Gateway:
-    """One gateway: everything that a gateway.toml asks for, ready to run."""
+    """One gateway: everything that a gateway.toml asks for, ready to run; raises InUse if its spool is another's."""
 
     def __init__(self, plan: Plan, state: Path, clock: Clock | None = None) -> None:
         spec, table = plan.spec, plan.table
@@ -301,6 +301,7 @@ def _open_spool(spec: GatewaySpec, state: Path, catalog: str, plan: Plan) -> Spo
     folder = spec.spool_path if spec.spool_path.is_absolute() else state / spec.spool_path
     texts = scan_texts(plan.table)
     try:
+        hold(folder)  # until the process ends
         return DiskSpool(folder, spec.spool_max_bytes, catalog, texts)
     except OSError as error:
         log.error("spool %s cannot be opened (%s): frames are kept in memory only", folder, error)
@@ -335,7 +336,11 @@ async def main(plan: Plan, state: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    gateway = Gateway(plan, state)
+    try:
+        gateway = Gateway(plan, state)
+    except InUse as error:
+        log.error("%s", error)
+        return 1
     log.info(
         "gateway %s: boot %d, %d devices, %d tags, %d links",
         plan.spec.id, gateway.spool.boot, len(plan.spec.devices), plan.table.n, len(plan.spec.links),

@@ -4,7 +4,8 @@ Invariants
     What commit() returned for is on the disk before it returned. A sequence number is given once per boot, a boot
     number once per spool. The folder never holds more than max_bytes. A segment goes only as a whole, oldest first,
     and the frames in it that nobody acknowledged are added to the dropped counters, durably, before it goes.
-    Start-up succeeds whatever the files hold.
+    Start-up succeeds whatever the files hold. One process at a time: two would overwrite each other's batches, so who
+    runs a gateway holds the folder first (hold()).
 
     folder | meta       boot, dropped counters, dropped_through; replaced as a whole and synced: at start and at a drop
            | cursor     two slots of acknowledged ranges, never synced: its loss only sends frames again
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -60,6 +62,30 @@ STATES: Final[dict[int, SpoolState]] = {
     errno.EACCES: "read_only",
     errno.EPERM: "read_only",
 }
+
+
+class InUse(Exception):
+    """Another process has the spool."""
+
+
+def hold(folder: Path) -> int:
+    """Keep every other process out of a spool folder, until the returned descriptor is closed or this process ends.
+
+    Raises InUse if another has it, OSError if the folder cannot be made or read. The lock is on the folder itself: it
+    works on a read-only disk and leaves nothing behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise InUse(
+            f"{folder}: another process has this spool; stop it, or give this one a --state of its own"
+        ) from None
+    except OSError as error:
+        log.warning("spool %s: this disk knows no locks (%s): see that no other process uses it", folder, error)
+    return fd
 
 
 class DiskSpool:

@@ -98,16 +98,19 @@ def scan(path: Path, number: int) -> Segment:
     """
     data = path.read_bytes()
     segment = Segment(path, number, len(data))
-    if segment_number(data[:HEADER_BYTES]) != number and not _any_batch(data, number):
+    magic = BATCH_MAGIC.to_bytes(4, "little")
+    told = segment_number(data[:HEADER_BYTES])
+    if len(data) < HEADER_BYTES or (told != number and _next_good(data, HEADER_BYTES, number, magic) is None):
+        is_recycled = told is not None and told < number  # a cut came between its new name and its new header
+        segment.damaged += bool(data) and not is_recycled and data.count(0) != len(data)
         return segment
     at = HEADER_BYTES
-    magic = BATCH_MAGIC.to_bytes(4, "little")
     while at < len(data):
         head = head_at(data, at, number)
         if head is None:
             found = _next_good(data, at + ALIGN, number, magic)
             if found is None:
-                segment.damaged += _is_torn(data, at, number)
+                segment.damaged += _is_torn(data, at, number, magic)
                 break
             segment.damaged += 1
             at = found
@@ -130,10 +133,6 @@ def _take_schema(segment: Segment, body: bytes) -> None:
     segment.schemas[catalog] = texts
 
 
-def _any_batch(data: bytes, number: int) -> bool:
-    return _next_good(data, HEADER_BYTES, number, BATCH_MAGIC.to_bytes(4, "little")) is not None
-
-
 def _next_good(data: bytes, at: int, number: int, magic: bytes) -> int | None:
     while (at := data.find(magic, at)) >= 0:
         if at % ALIGN == 0 and head_at(data, at, number) is not None:
@@ -142,9 +141,6 @@ def _next_good(data: bytes, at: int, number: int, magic: bytes) -> int | None:
     return None
 
 
-def _is_torn(data: bytes, at: int, number: int) -> bool:
-    """Return whether the bytes behind the last good batch are the beginning of one more of this segment."""
-    if at + BATCH.size > len(data):
-        return False
-    magic, segment, *_ = BATCH.unpack_from(data, at)
-    return bool(magic == BATCH_MAGIC and segment == number)
+def _is_torn(data: bytes, at: int, number: int, magic: bytes) -> bool:
+    """Return whether a batch of this segment began behind the last good one: free space is zeros or older numbers."""
+    return data.find(magic + number.to_bytes(4, "little"), at) >= 0

@@ -192,6 +192,24 @@ def test_a_gateway_starts_with_everything_absent_and_loses_nothing(tmp_path):
 
 
 @needs_libmodbus
+def test_a_second_gateway_on_one_state_is_refused_and_the_first_goes_on(tmp_path, mosquitto):
+    registers, points, _ = some_registers()
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    with libmodbus.served(registers) as port:
+        config = write_config(tmp_path, mosquitto.port, port, points)
+        with corridor("run", config, "--state", tmp_path / "gw", log=first, CORRIDOR_PRINT_COMMITS="1"):
+            until(lambda: b"COMMIT" in first.read_bytes(), "a commit")
+            with corridor("run", config, "--state", tmp_path / "gw", log=second) as other:
+                assert other.wait(20) == 1
+            behind = first.read_bytes().count(b"COMMIT")
+            until(lambda: first.read_bytes().count(b"COMMIT") > behind, "the first to go on")
+    assert "another process has this spool" in second.read_text()
+    assert "Traceback" not in second.read_text()
+    last = int(re.findall(rb"COMMIT boot=1 seq=(\d+)", first.read_bytes())[-1])
+    assert verify(tmp_path / "gw" / "spool")["boots"]["1"][0][1] >= last
+
+
+@needs_libmodbus
 async def test_a_device_that_goes_is_told(tmp_path, mosquitto):
     registers, points, _ = some_registers()
     events = "corridor/v1/link43/ps1/gw1/d1/event"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.spool import disk
-from gateway.spool.disk import DiskSpool, verify
+from gateway.spool.disk import DiskSpool, InUse, hold, verify
 from gateway.spool.record import HEADER_BYTES
 from gateway.spool.segment import segments_in
 from tests.contract.test_spools import fill, unsent
@@ -103,6 +103,43 @@ async def test_a_damaged_batch_in_the_middle_is_skipped_counted_and_the_rest_kep
     assert again.statistics().damaged == 1
     found = verify(tmp_path)
     assert (found["ok"], found["damaged"], found["boots"]["1"]) == (False, 1, [[1, 4], [9, 12]])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[:3000],
+        lambda raw: raw[:20] + raw[23:],
+        lambda raw: raw[:HEADER_BYTES] + raw[HEADER_BYTES + 3 :],
+        lambda raw: b"\xff" * 8 + raw[8 : HEADER_BYTES + 50] + bytes(len(raw) - HEADER_BYTES - 50),
+    ],
+    ids=["cut inside the header", "shifted in the header", "shifted in the first batch", "header and first batch gone"],
+)
+async def test_a_segment_of_which_nothing_is_left_is_told(tmp_path, damage):
+    spool = opened(tmp_path)
+    await fill(spool, 4)
+    path = segments_in(tmp_path)[0][1]
+    path.write_bytes(damage(path.read_bytes()))
+    found = verify(tmp_path)
+    assert (found["frames"], found["ok"]) == (0, False)
+    assert opened(tmp_path).statistics().damaged >= 1
+
+
+async def test_a_segment_that_a_cut_left_between_two_numbers_is_free_and_not_damaged(tmp_path):
+    spool = opened(tmp_path)
+    await fill(spool, 4)
+    path = segments_in(tmp_path)[0][1]
+    path.rename(tmp_path / "0000000009.spool")
+    assert (verify(tmp_path)["frames"], verify(tmp_path)["ok"]) == (0, True)
+
+
+async def test_one_process_has_a_spool(tmp_path):
+    held = hold(tmp_path)
+    with pytest.raises(InUse, match="another process"):
+        hold(tmp_path)
+    os.close(held)
+    os.close(hold(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, bytes(10_000), os.urandom(20_000)])
