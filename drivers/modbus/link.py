@@ -129,14 +129,18 @@ class ModbusLink:
             raise LinkDown(f"{self._spec.name}: not connected")
         self._next_dial = now + REDIAL_S
         self.counters.dials += 1
-        client = self._make(trace_connect=self._connection)
+        try:
+            client = self._make(trace_connect=self._connection)  # loads certificates
+        except OSError as error:
+            self._turn("down", str(error))
+            raise LinkDown(f"{self._spec.name}: {error}") from None
         client.set_max_no_responses(MAX_SILENT)
         for lean in LEAN:
             client.register(lean)
         try:
             connected = await client.connect()
             _heed_cancellation()
-        except (OSError, ModbusException) as error:
+        except (OSError, UnicodeError, ModbusException) as error:  # UnicodeError: a host name that IDNA refuses
             client.close()
             self._turn("down", str(error))
             raise LinkDown(f"{self._spec.name}: {error}") from None

@@ -53,8 +53,9 @@ def _item_bytes(device: Device, point: Point) -> int:
 def blocks_of(device: Device, points: Iterable[Point], cost: Callable[[int, int], float]) -> list[Block]:
     """Return the cheapest legal reads that cover the points; cost(count, item_bytes) is that of one read.
 
-    Optimal by dynamic programming over the points in address order: a block never exceeds the device's largest read,
-    and crosses at most max_gap undefined addresses in a row.
+    Optimal by dynamic programming over the points in address order: a block never exceeds the device's largest read
+    (but for a point that alone does, which plan() refuses), and crosses at most max_gap undefined addresses in a row.
+    A point stands whole in one block; points that overlap may stand in two.
     """
     spaces: dict[tuple[int, int], list[_Span]] = {}
     for point in points:
@@ -86,7 +87,7 @@ def _cover(
             if count > limit and j > i:
                 break
             total = best[i] + cost(count, item)
-            if total < best[j + 1] and not _splits(spans, j, end):
+            if total < best[j + 1]:
                 best[j + 1], cut[j + 1] = total, i
     blocks = []
     j = n
@@ -96,11 +97,6 @@ def _cover(
         blocks.append(Block(function, spans[i].start, end - spans[i].start, item))
         j = i
     return blocks[::-1]
-
-
-def _splits(spans: Sequence[_Span], j: int, end: int) -> bool:
-    """Return whether a block that ends behind span j would leave a point that begins inside it to the next block."""
-    return j + 1 < len(spans) and spans[j + 1].start < end
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +142,16 @@ def plan(spec: GatewaySpec) -> Plan:
             n_blocks += len(blocks)
             image += sum(block.n_bytes for block in blocks)
     table = _table(spec, tuple(tags), tuple(_spread(scans)), rows, image, n_blocks)
-    return Plan(table, tuple(overloads(table)))
+    return Plan(table, (*(line for device in spec.devices for line in too_wide(device)), *overloads(table)))
 
 
 def _place(device: Device, tag: Tag, blocks: Sequence[Block], at: Sequence[int], first: int) -> Placed:
     item = _item_bytes(device, tag.point)
+    start = tag.point.address
+    stop = start + (1 if item != 2 else tag.point.n_registers)
     for k, block in enumerate(blocks):
         same = block.function == tag.point.read_code and block.item_bytes == item
-        if same and block.start <= tag.point.address < block.start + block.count:
+        if same and block.start <= start and stop <= block.start + block.count:
             return Placed(tag.point, first + k, at[k], block)
     raise AssertionError(f"{device.name}: {tag.name} is in no block")
 
@@ -228,6 +226,16 @@ def load_of(table: TagTable, link: LinkSpec) -> tuple[int, float, float]:
     return requests, bus_s, load
 
 
+def too_wide(device: Device) -> list[str]:
+    """Return one line per point that the device's largest read does not hold."""
+    return [
+        f"device '{device.name}': point '{point.name}' takes {point.n_registers} registers, "
+        f"wanted at most max_registers = {device.max_registers}"
+        for point in (*(tag.point for tag in device.tags), *device.strings)
+        if not point.is_bit and point.n_registers > device.max_registers
+    ]
+
+
 def overloads(table: TagTable) -> list[str]:
     """Return one line per link that cannot keep its periods, with the device whose slowing mends it most cheaply."""
     out = []
@@ -249,7 +257,8 @@ def overloads(table: TagTable) -> list[str]:
             else f"slow every device on it by {load:.1f} times"
         )
         out.append(
-            f"link '{link.name}': needs {load:.2f} s of every 1 s, wanted at most 1; {repair}, or split the link"
+            f"link '{link.name}': needs {math.ceil(100 * load) / 100:g} s of every 1 s, wanted at most 1; "
+            f"{repair}, or split the link"
         )
     return out
 

@@ -20,6 +20,7 @@ BACKOFF_FIRST_S: Final = 5.0  # DESIGN section 2: a dead unit on a shared bus is
 BACKOFF_CAP_S: Final = 60.0
 FLAT_OUT_REST_NS: Final = NS  # period 0 and nobody there: one attempt a second, as the link dials
 IDENTITY_PERIOD_NS: Final = 3600 * NS  # strings are read at start and once an hour
+IDENTITY_RETRY_NS: Final = 60 * NS  # of a device that was away: as often as the longest back-off
 
 
 @dataclass(slots=True)
@@ -97,8 +98,8 @@ class Poller:
             due_ns, i = grid[0]
             await self.clock.sleep_until(due_ns)
             if i >= len(self.scans):
-                await self._identify(self.identities[i - len(self.scans)])
-                heapq.heapreplace(grid, (due_ns + IDENTITY_PERIOD_NS, i))
+                is_known = await self._identify(self.identities[i - len(self.scans)], health)
+                heapq.heapreplace(grid, (due_ns + (IDENTITY_PERIOD_NS if is_known else IDENTITY_RETRY_NS), i))
                 continue
             scan = self.scans[i]
             period_ns = round(scan.period_s * NS)
@@ -116,19 +117,26 @@ class Poller:
                 answered = await self._poll(scan, now_ns, health[scan.device], is_shared)
                 heapq.heapreplace(grid, (now_ns if answered else now_ns + FLAT_OUT_REST_NS, i))
 
-    async def _identify(self, identity: Identity) -> None:
-        """Read the strings of a device; what does not answer keeps what was known of it."""
+    async def _identify(self, identity: Identity, health: Mapping[int, _Unit]) -> bool:
+        """Read the strings of a device and return whether it was there; what is not answered keeps what was known."""
+        unit = health.get(identity.device)
+        if unit is not None and self.clock.monotonic_ns() < unit.asks_at_ns:
+            return False
         for point, block in zip(identity.points, identity.blocks, strict=True):
             try:
                 raw = await self.link.read(identity.unit, block)
+            except (NoAnswer, LinkDown):
+                return False
             except DriverError:
                 continue
             self.sink.identify(identity.device, point.name, decode_text(point, raw))
+        return True
 
     async def _poll(self, scan: Scan, due_ns: int, state: _Unit, is_shared: bool) -> bool:
         """Read the blocks of one scan and hand them on; returns whether the device was there."""
         began_ns = self.clock.monotonic_ns()
-        silent: int | None = quality.BAD_NO_COMMUNICATION if is_shared and began_ns < state.asks_at_ns else None
+        is_resting = is_shared and began_ns < state.asks_at_ns
+        silent: int | None = quality.BAD_TIMEOUT if is_resting else None  # as at the last probe: nothing new is known
         for k, block in enumerate(scan.blocks):
             if silent is not None:
                 self.sink.fail(scan, k, silent)
@@ -143,11 +151,11 @@ class Poller:
             else:
                 self.sink.put(scan, k, payload)
         ended_ns = self.clock.monotonic_ns()
-        if silent == quality.BAD_TIMEOUT:
+        if silent is None:
+            state.asks_at_ns, state.pause_s = 0, BACKOFF_FIRST_S
+        elif silent == quality.BAD_TIMEOUT and not is_resting:
             state.asks_at_ns = ended_ns + round(state.pause_s * NS)
             state.pause_s = min(2 * state.pause_s, BACKOFF_CAP_S)
-        elif silent is None:
-            state.asks_at_ns, state.pause_s = 0, BACKOFF_FIRST_S
         self.counters.done += 1
         self.sink.finish(scan, due_ns, began_ns, ended_ns)
         return silent is None

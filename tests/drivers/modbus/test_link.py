@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +148,22 @@ async def test_an_endpoint_that_refuses_is_dialled_at_most_once_a_second():
         with pytest.raises(LinkDown):
             await one.read(1, Block(3, 0, 3))
     assert one.counters.dials == 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        LinkSpec("skid", "tcp", "10.0.0..5", 502, timeout_s=0.3),
+        LinkSpec("skid", "tls", "127.0.0.1", 802, timeout_s=0.3, ca_file=Path("/")),
+        LinkSpec("skid", "tls", "127.0.0.1", 802, timeout_s=0.3, cert_file=Path(__file__), key_file=Path(__file__)),
+    ],
+    ids=["a host that is none", "a folder as certificate", "a certificate that is none"],
+)
+async def test_what_cannot_be_dialled_is_a_link_that_is_down(spec):
+    one = open_link(spec)
+    with pytest.raises(LinkDown):
+        await one.read(1, Block(3, 0, 1))
+    assert one.state == "down"
 
 
 async def test_one_connection_and_one_request_at_a_time():

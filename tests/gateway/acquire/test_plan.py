@@ -47,6 +47,26 @@ def test_a_read_never_exceeds_the_device_and_never_tears_a_value():
     assert all(any(b.start <= p.address and p.address + 2 <= b.start + b.count for b in found) for p in points)
 
 
+def test_points_that_overlap_in_a_chain_are_each_whole_in_a_legal_read():
+    points = [Point(f"p{i}", "holding", i, "float32") for i in range(200)]
+    device = build.device("d", [build.tag(p) for p in points])
+    made = plan(build.gateway([device]))
+    assert not made.errors
+    blocks = made.table.scans[0].blocks
+    assert max(b.count for b in blocks) <= 125
+    assert all(any(b.start <= p.address and p.address + 2 <= b.start + b.count for b in blocks) for p in points)
+
+
+def test_a_point_wider_than_the_largest_read_is_an_error():
+    points = [Point("total", "holding", 0, "float64"), *build.registers(2, start=10)]
+    serial = Point("serial", "holding", 40, "string16")
+    device = build.device("d1", [build.tag(p) for p in points], max_registers=2, strings=(serial,))
+    assert plan(build.gateway([device])).errors == (
+        "device 'd1': point 'total' takes 4 registers, wanted at most max_registers = 2",
+        "device 'd1': point 'serial' takes 8 registers, wanted at most max_registers = 2",
+    )
+
+
 @st.composite
 def layouts(draw):
     address, points = 0, []
