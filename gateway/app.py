@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,15 +17,15 @@ from drivers.points import decimals_of
 from gateway import __version__, command, health
 from gateway.acquire.plan import Plan, commit_phase_s
 from gateway.acquire.poll import Identity, PollCounters, Poller
-from gateway.alarm.engine import AlarmEngine, Transition
+from gateway.alarm.engine import AlarmEngine
 from gateway.alarm.journal import Journal
 from gateway.deliver.publish import Publisher
 from gateway.model.clock import NS, Clock, SystemClock, clock_state
 from gateway.model.corridor import LIMITS, Device, GatewaySpec
 from gateway.pipeline import Pipeline
-from gateway.spool.disk import DiskSpool, InUse, hold
+from gateway.spool.disk import STATES, DiskSpool, InUse, hold
 from gateway.spool.memory import MemorySpool
-from gateway.spool.spool import Spool
+from gateway.spool.spool import Spool, improvised_boot
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify
 from gateway.wire.client import Client, MqttError, Rejected, Will, keep_connected
 from gateway.wire.events import encode_alarms, encode_status
@@ -64,6 +63,8 @@ class Gateway:
         self._commit_phase_s = commit_phase_s(table, spec.spool_commit_s)
         self._catalog_changed = asyncio.Event()
         self.pipeline.strings_changed = self._catalog_changed.set
+        self.pipeline.resume(self.journal.standing())
+        self._noted = self.engine.revision
 
     @property
     def spec(self) -> GatewaySpec:
@@ -89,6 +90,7 @@ class Gateway:
                     task.cancel()
         finally:
             await self.spool.close()
+            self._note_alarms()
             self._commit_journal()
             for link in self.links.values():
                 await link.close()
@@ -96,6 +98,7 @@ class Gateway:
     async def _drain(self) -> None:
         """Commit the last frames and give a broker that is there the time to take them; the spool keeps the rest."""
         await self.spool.commit()
+        self._note_alarms()
         self._commit_journal()
         deadline_ns = self.clock.monotonic_ns() + round(DRAIN_S * NS)
         while self.publisher.is_connected and self.clock.monotonic_ns() < deadline_ns:
@@ -127,9 +130,19 @@ class Gateway:
         while True:
             await self.clock.sleep_until(due_ns)
             await self.spool.commit()
+            self._note_alarms()
             await asyncio.to_thread(self._commit_journal)
             now_ns = self.clock.monotonic_ns()
             due_ns += period_ns * max(1, -(-(now_ns - due_ns) // period_ns))
+
+    def _note_alarms(self) -> None:
+        """Hand the standing alarms to the journal when they changed; on the loop, which is who changes them."""
+        if self._noted != self.engine.revision:
+            self._noted = self.engine.revision
+            self.journal.stand(self._alarms())
+
+    def _alarms(self) -> bytes:
+        return encode_alarms(self.clock.wall_ns(self.clock.monotonic_ns()), self.engine.standing())
 
     def _commit_journal(self) -> None:
         try:
@@ -153,7 +166,7 @@ class Gateway:
 
     async def _session(self, client: Client) -> None:
         """Everything that crosses one connection."""
-        await client.subscribe(self.address.command(), qos=1)
+        await client.subscribe_as_published(self.address.command())
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._greet(client), name="greet")
@@ -207,9 +220,7 @@ class Gateway:
                 self.journal.sent(event)
             if told != self.engine.revision:
                 told = self.engine.revision
-                now = self.clock.wall_ns(self.clock.monotonic_ns())
-                payload = encode_alarms(now, self.engine.standing())
-                await self._publish(client, self.address.leaf("alarms"), payload, retain=True)
+                await self._publish(client, self.address.leaf("alarms"), self._alarms(), retain=True)
             if self.journal.next() is None and told == self.engine.revision:
                 await self.journal.changed.wait()
 
@@ -243,12 +254,7 @@ class Gateway:
         key = found.get("key")
         if not isinstance(key, str):
             return "acknowledge wants 'key': device/tag/alarm"
-        now = self.clock.wall_ns(self.clock.monotonic_ns())
-        moved = self.engine.acknowledge(key, found["by"], now)
-        if not isinstance(moved, Transition):
-            return moved
-        self.pipeline.told(moved, self.spool.next_seq - 1)
-        return None
+        return self.pipeline.acknowledge(key, found["by"])
 
     def health(self) -> dict[str, Any]:
         """Return the health message."""
@@ -305,7 +311,8 @@ def _open_spool(spec: GatewaySpec, state: Path, catalog: str, plan: Plan) -> Spo
         return DiskSpool(folder, spec.spool_max_bytes, catalog, texts)
     except OSError as error:
         log.error("spool %s cannot be opened (%s): frames are kept in memory only", folder, error)
-        return MemorySpool(MEMORY_SPOOL_BYTES, catalog, texts, boot=int(time.time()))  # never one that was given before
+        why = STATES.get(error.errno or 0, "failing")
+        return MemorySpool(MEMORY_SPOOL_BYTES, catalog, texts, boot=improvised_boot(0), state=why)
 
 
 def _catalog_device(device: Device) -> CatalogDevice:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 MAX_BYTES: Final = 16_384  # a command is a name and a few words
 MAX_TEXT: Final = 128  # characters of id and sender
+MAX_TIME_NS: Final = 2**63  # what Unix ns are counted in everywhere else
 REMEMBERED: Final = 1_024  # ids that would be noticed when they come again
 
 Action = Callable[[Mapping[str, Any]], str | None]  # returns why not, or None when it is done
@@ -59,6 +60,6 @@ class Commands:
             return f"command '{found['id']}' came before"
         if not isinstance(by, str) or not 0 < len(by) <= MAX_TEXT:
             return f"command without a sender ('by', text of 1 to {MAX_TEXT} characters)"
-        if not isinstance(expires, int) or isinstance(expires, bool):
+        if not isinstance(expires, int) or isinstance(expires, bool) or not 0 <= expires < MAX_TIME_NS:
             return "command without an expiry ('expires', Unix ns)"
         return f"command expired {(now_ns - expires) / 1e9:.1f} s ago" if expires < now_ns else None

@@ -85,18 +85,18 @@ def _link(link: Link, load: float) -> dict[str, Any]:
 
 def prometheus(gateway: str, health: Mapping[str, Any]) -> str:
     """Return the same counters as Prometheus text (exposition format 0.0.4)."""
-    lines: list[str] = []
+    metrics: dict[str, list[str]] = {}  # the samples of one name stand together under its type
 
     def put(name: str, kind: str, value: float | int | None, labels: str = "") -> None:
         if value is not None:
-            if not any(line.startswith(f"# TYPE {name} ") for line in lines):
-                lines.append(f"# TYPE {name} {kind}")
+            lines = metrics.setdefault(name, [f"# TYPE {name} {kind}"])
             lines.append(f'{name}{{gateway="{gateway}"{labels}}} {value}')
 
     for key, value in health["polls"].items():
         put(f"corridor_polls_{key}_total", "counter", value)
-    for key in ("bytes", "unsent", "pending", "oldest_s"):
+    for key in ("bytes", "unsent", "pending"):
         put(f"corridor_spool_{key}", "gauge", health["spool"][key])
+    put("corridor_spool_oldest_seconds", "gauge", health["spool"]["oldest_s"])
     for key in ("dropped", "dropped_values", "damaged"):
         put(f"corridor_spool_{key}_total", "counter", health["spool"][key])
     put("corridor_spool_ok", "gauge", int(health["spool"]["state"] == "ok"))
@@ -108,5 +108,9 @@ def prometheus(gateway: str, health: Mapping[str, Any]) -> str:
     for name, link in health["links"].items():
         put("corridor_link_up", "gauge", int(link["state"] == "up"), f',link="{name}"')
         put("corridor_link_load", "gauge", link["load"], f',link="{name}"')
+        for code, n in link["exceptions"].items():
+            put("corridor_link_exceptions_total", "counter", n, f',link="{name}",code="{code}"')
+    put("corridor_clock_synced", "gauge", int(health["clock"]["state"] == "synced"))
+    put("corridor_clock_offset_seconds", "gauge", health["clock"]["offset_s"])
     put("corridor_memory_bytes", "gauge", health["memory_bytes"])
-    return "\n".join(lines) + "\n"
+    return "\n".join(line for lines in metrics.values() for line in lines) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from gateway.detect.bank import Bank
 from gateway.model.clock import Clock
 from gateway.model.frame import Frame, Scan, TagTable
 from gateway.spool.spool import Spool
-from gateway.wire.events import Event, EventKind
+from gateway.wire.events import AlarmRecord, Event, EventKind
 from gateway.wire.frame_lines import LineWriter, scan_texts
 
 MS_NS: Final = 1_000_000
@@ -66,6 +66,21 @@ class Pipeline:
         self._misses = [0] * len(table.scans)
         self._scratch = Scratch()
         self._ready: list[tuple[Scan, int, int, int]] = []
+
+    def resume(self, standing: Iterable[AlarmRecord]) -> None:
+        """Take the standing alarms of the last run: what is back to normal by now is seen at the first poll."""
+        for row, bit in self._engine.restore(standing):
+            self._bank.flags[row] |= bit
+            self._bank.flags_before[row] |= bit
+
+    def acknowledge(self, key: str, by: str) -> str | None:
+        """Acknowledge a standing alarm by its key device/tag/alarm; returns why not, or None when it is done."""
+        now = self._clock.wall_ns(self._clock.monotonic_ns())
+        moved = self._engine.acknowledge(key, by, now)
+        if not isinstance(moved, Transition):
+            return moved
+        self._told(moved, self.spool.next_seq - 1)
+        return None
 
     def put(self, scan: Scan, k: int, payload: bytes) -> None:
         """Copy the answer of the scan's block k into the image."""
@@ -155,7 +170,7 @@ class Pipeline:
             step = Step.RAISE if is_on else Step.CLEAR
             moved = self._engine.tag(row, bit, step, time_ns, float(self._value[row]))
             if moved:
-                self.told(moved, seq)
+                self._told(moved, seq)
         elif is_on:
             score = float(self._bank.score[row])
             self._add(row, time_ns, seq, "anomaly", name, f"{tag.name}: {name}", score=score)
@@ -169,11 +184,12 @@ class Pipeline:
         step = Step.RAISE if is_away else Step.CLEAR
         moved = self._engine.device(scan.device, step, int(self._time_ns[scan.number]))
         if moved:
-            self.told(moved, seq)
+            self._told(moved, seq)
 
-    def told(self, moved: Transition, seq: int) -> None:
-        """Write an alarm's transition into the journal."""
+    def _told(self, moved: Transition, seq: int) -> None:
+        """Write an alarm's transition into the journal, with the tag's value now."""
         record = moved.record
+        value = float(self._value[moved.row]) if moved.row >= 0 else math.nan
         quality = BAD_NO_COMMUNICATION if not record.tag and moved.step is Step.RAISE else 0
         text = f"{record.tag or record.device} {record.text}: {record.state}" + (
             f" by {record.by}" if record.by else ""
@@ -187,7 +203,7 @@ class Pipeline:
                 record.device,
                 record.tag,
                 quality,
-                record.value,
+                None if math.isnan(value) else value,
                 f"{record.alarm}:{moved.step}",
                 text,
             )

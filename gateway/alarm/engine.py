@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +12,8 @@ from gateway.alarm.state import State, Step, after
 from gateway.detect import flags as bits
 from gateway.model.frame import TagTable
 from gateway.wire.events import AlarmRecord
+
+log = logging.getLogger(__name__)
 
 LIMIT_COLUMN: Final = {bits.LOW_LOW: 0, bits.LOW: 1, bits.HIGH: 2, bits.HIGH_HIGH: 3}
 COMMUNICATION: Final = "communication"
@@ -36,10 +40,11 @@ class _Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One alarm that moved: what the journal keeps and the event says."""
+    """One alarm that moved: what the journal keeps and the event says; `row` is that of its tag, -1 for a device."""
 
     record: AlarmRecord
     step: Step
+    row: int
 
 
 class AlarmEngine:
@@ -78,6 +83,37 @@ class AlarmEngine:
         """Return every alarm that is not normal, in the order in which they were first raised."""
         return [self._record(key, alarm) for key, alarm in self._alarms.items()]
 
+    def restore(self, records: Iterable[AlarmRecord]) -> list[tuple[int, int]]:
+        """Take the standing alarms of the last run; returns (row, flag bit) of those whose tag was beyond its limit.
+
+        One that the configuration no longer knows is left out, and said.
+        """
+        beyond = []
+        for record in records:
+            key = self._key_of(record)
+            if key is None or record.state not in set(State) - {State.NORMAL}:
+                log.warning("alarm '%s' of the last run is not configured any more", record.key)
+                continue
+            self._alarms[key] = _Alarm(State(record.state), record.since, record.changed, record.value, record.by)
+            self._names[record.key] = key
+            self.revision += 1
+            if key[0] >= 0 and record.state != State.RTN_UNACKED:
+                beyond.append(key)
+        return beyond
+
+    def _key_of(self, record: AlarmRecord) -> tuple[int, int] | None:
+        """Return the key of an alarm that this configuration can raise."""
+        table = self._table
+        if record.alarm == COMMUNICATION:
+            names = [device.name for device in table.spec.devices]
+            return (-1 - names.index(record.device), 0) if record.device in names else None
+        for row, tag in enumerate(table.tags):
+            if tag.name == record.tag and table.spec.devices[int(table.device_of[row])].name == record.device:
+                for bit, column in LIMIT_COLUMN.items():
+                    if bits.NAMES[bit] == record.alarm and not math.isnan(table.limit[row, column]):
+                        return (row, bit)
+        return None
+
     def _move(
         self, key: tuple[int, int], step: Step, time_ns: int, value: float | None, by: str = ""
     ) -> Transition | None:
@@ -97,7 +133,7 @@ class AlarmEngine:
             self._alarms[key] = alarm
             self._names[record.key] = key
         self.revision += 1
-        return Transition(record, step)
+        return Transition(record, step, max(key[0], -1))
 
     def _record(self, key: tuple[int, int], alarm: _Alarm) -> AlarmRecord:
         row, bit = key

@@ -3,6 +3,7 @@
 journal.jsonl    one event a line, appended, synced with the spool's commit; rotated at MAX_BYTES
 journal.1.jsonl  the one before
 journal.sent     how many lines of journal.jsonl the broker has; its loss only sends events again
+alarms.json      the standing alarms, as they are published: where the next run goes on
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from gateway.wire.events import Event
+from gateway.wire.events import AlarmRecord, Event, decode_alarms
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ class Journal:
         self._new: list[bytes] = []
         self._lines = 0
         self._marked = 0
+        self._alarms_path = folder / "alarms.json"
+        self._standing: bytes | None = None
         self.dropped = 0
         self.changed = asyncio.Event()
         self._restore()
@@ -49,6 +52,20 @@ class Journal:
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popleft()
             self.dropped += 1
+
+    def stand(self, alarms: bytes) -> None:
+        """Take the message of all standing alarms; it is on disk after the next commit."""
+        self._standing = alarms
+
+    def standing(self) -> list[AlarmRecord]:
+        """Return the alarms that stood when the last run ended."""
+        try:
+            return decode_alarms(self._alarms_path.read_bytes())
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            log.error("journal: the alarms of the last run cannot be read: %s", error)
+            return []
 
     def next(self) -> Event | None:
         """Return the oldest event that the broker has not acknowledged."""
@@ -75,6 +92,15 @@ class Journal:
                 os.fdatasync(file.fileno())
             self._lines += len(new)
             del self._new[: len(new)]
+        if standing := self._standing:
+            fresh = self._alarms_path.with_name("alarms.json.new")
+            with fresh.open("wb") as file:
+                file.write(standing)
+                file.flush()
+                os.fdatasync(file.fileno())
+            fresh.replace(self._alarms_path)
+            if self._standing is standing:
+                self._standing = None
         has = max(0, self._lines - len(self._waiting))
         if has != self._marked:
             self._sent_path.write_text(str(has))

@@ -45,7 +45,7 @@ from gateway.spool.record import (
     segment_header,
 )
 from gateway.spool.segment import Segment, name_of, scan, segments_in
-from gateway.spool.spool import START, Position, SpoolState, SpoolStatistics, Unsent
+from gateway.spool.spool import START, Position, SpoolState, SpoolStatistics, Unsent, improvised_boot
 from gateway.wire.frame_lines import ScanText, encode_texts
 
 log = logging.getLogger(__name__)
@@ -119,10 +119,13 @@ class DiskSpool:
         self._read_cursor()
         self.boot = 1 + max([int(meta.get("boot", 0)), *self._committed, *self._acked])
         self.next_seq = 1
+        self._print_commits = os.environ.get("CORRIDOR_PRINT_COMMITS") == "1"
+        self._oldest: tuple[Position, int] | None = None  # first unsent batch, and the time of its oldest frame
+        if not self._try(self._write_meta):
+            self.boot = improvised_boot(self.boot)  # the disk may forget that this one was given
         self._committed[self.boot] = RangeSet()
         self._acked[self.boot] = RangeSet()
-        self._print_commits = os.environ.get("CORRIDOR_PRINT_COMMITS") == "1"
-        self._try(self._write_meta)
+        self._try(lambda: self._make_room(0))
 
     def append(self, frame: Frame) -> None:
         """Take a frame whose seq is next_seq; it is safe after the next commit."""
@@ -180,6 +183,7 @@ class DiskSpool:
         return SpoolStatistics(
             state=self._state,
             bytes=sum(segment.size for segment in self._segments) + RESERVED_BYTES,
+            oldest_ns=self._oldest_ns(),
             unsent=unsent,
             pending=len(self._pending),
             dropped=self._dropped,
@@ -187,6 +191,25 @@ class DiskSpool:
             damaged=sum(segment.damaged for segment in self._segments),
             errors=self._errors[-1:],
         )
+
+    def _oldest_ns(self) -> int | None:
+        """Return the time of the oldest unacknowledged frame; its batch is read once, while it stays the first."""
+        for segment in list(self._segments):
+            if self._is_sent(segment):
+                continue
+            for i in range(len(segment)):
+                _, boot, seq, n, _ = segment.batch(i)
+                if self._are_acked(boot, seq, seq + n - 1):
+                    continue
+                at = (segment.number, i)
+                if self._oldest is None or self._oldest[0] != at:
+                    frames, _ = self._read(segment, i)
+                    if not frames:
+                        continue
+                    self._oldest = (at, frames[0].time_ns)
+                return self._oldest[1]
+        waiting = next((frame for frame in self._pending if not self.is_acked(self.boot, frame.seq)), None)
+        return None if waiting is None else waiting.time_ns
 
     async def commit(self) -> None:
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
@@ -249,7 +272,7 @@ class DiskSpool:
             self._try(self._write_cursor)
         return True
 
-    def _try(self, action: Callable[[], None]) -> bool:
+    def _try(self, action: Callable[[], object]) -> bool:
         """Run a disk action; what the disk refuses becomes the state, told once per change."""
         try:
             action()
@@ -315,16 +338,7 @@ class DiskSpool:
                 return last
         number = 1 + max(self._dropped_through, self._segments[-1].number if self._segments else 0)
         path = self._folder / name_of(number)
-        budget = self._max_bytes - RESERVED_BYTES
-        recycled: Path | None = None
-        while self._segments and sum(s.size for s in self._segments) + self._segment_bytes > budget:
-            oldest = self._segments[0]
-            self._account(oldest)
-            if oldest.size == self._segment_bytes and recycled is None:
-                recycled = oldest.path
-            else:
-                oldest.path.unlink(missing_ok=True)
-            self._forget(oldest)
+        recycled = self._make_room(self._segment_bytes)
         if recycled:
             recycled.rename(path)
             _write_at(path, segment_header(number))
@@ -334,6 +348,22 @@ class DiskSpool:
         segment = Segment(path, number, self._segment_bytes)
         self._segments.append(segment)
         return segment
+
+    def _make_room(self, n_bytes: int) -> Path | None:
+        """Drop the oldest segments until n_bytes more fit; returns the file of one that can be used again.
+
+        With 0 it only brings the folder below a max_bytes that was lowered.
+        """
+        recycled: Path | None = None
+        while self._segments and sum(s.size for s in self._segments) + n_bytes > self._max_bytes - RESERVED_BYTES:
+            oldest = self._segments[0]
+            self._account(oldest)
+            if n_bytes and oldest.size == n_bytes and recycled is None:
+                recycled = oldest.path
+            else:
+                oldest.path.unlink(missing_ok=True)
+            self._forget(oldest)
+        return recycled
 
     def _account(self, segment: Segment) -> None:
         """Count, durably, what goes unsent with a segment, before it goes."""

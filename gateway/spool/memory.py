@@ -9,7 +9,7 @@ from typing import Final
 from gateway.model.frame import Frame
 from gateway.model.ranges import RangeSet
 from gateway.spool.record import SpooledFrame
-from gateway.spool.spool import Position, SpoolStatistics, Unsent
+from gateway.spool.spool import Position, SpoolState, SpoolStatistics, Unsent
 from gateway.wire.frame_lines import ScanText
 
 VALUE_BYTES: Final = 12  # float64 and quality
@@ -18,8 +18,12 @@ VALUE_BYTES: Final = 12  # float64 and quality
 class MemorySpool:
     """Frames in a bounded ring; the oldest go first and are counted."""
 
-    def __init__(self, max_bytes: int, catalog: str, texts: Sequence[ScanText], boot: int = 1) -> None:
+    def __init__(
+        self, max_bytes: int, catalog: str, texts: Sequence[ScanText], *, boot: int = 1, state: SpoolState = "ok"
+    ) -> None:
+        """`boot` and `state` are what a disk that will not have us leaves: its number cannot be remembered there."""
         self.boot = boot
+        self._state = state
         self.next_seq = 1
         self._max_bytes = max_bytes
         self._catalog = catalog
@@ -59,9 +63,11 @@ class MemorySpool:
 
     async def unsent(self, after: Position, want: Callable[[int, int], bool]) -> Unsent | None:
         """Return the next unacknowledged frame behind `after`, as a batch of one."""
-        for seq, frame in self._frames.items():
-            if seq > after[1] and seq not in self._acked and want(self.boot, seq):
-                return Unsent((0, seq), self.boot, self._catalog, self._texts, (frame,))
+        if self._frames:
+            first = max(after[1] + 1, next(iter(self._frames)))
+            for seq in range(first, self.next_seq):
+                if seq not in self._acked and want(self.boot, seq):
+                    return Unsent((0, seq), self.boot, self._catalog, self._texts, (self._frames[seq],))
         return None
 
     def end(self) -> Position:
@@ -74,9 +80,14 @@ class MemorySpool:
 
     def statistics(self) -> SpoolStatistics:
         """Return what it holds and has lost."""
-        unsent = sum(seq not in self._acked for seq in self._frames)
+        unsent = [seq for seq in self._frames if seq not in self._acked]
         return SpoolStatistics(
-            bytes=self._bytes, unsent=unsent, dropped=self._dropped, dropped_values=self._dropped_values
+            state=self._state,
+            bytes=self._bytes,
+            oldest_ns=self._frames[unsent[0]].time_ns if unsent else None,
+            unsent=len(unsent),
+            dropped=self._dropped,
+            dropped_values=self._dropped_values,
         )
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from gateway.spool.record import (
 from gateway.wire.frame_lines import ScanText, decode_texts
 
 SUFFIX: Final = ".spool"
+NAME: Final = re.compile(r"[0-9]{10}\.spool")
+MAX_NUMBER: Final = 2**32 - 1  # what a segment's header holds
 _FIELDS: Final = 5  # of one batch in the index: offset, boot, first seq, frames, values
 
 
@@ -86,8 +89,8 @@ def segments_in(folder: Path) -> list[tuple[int, Path]]:
     """Return the segment files of a folder in order of their numbers."""
     found = []
     for path in folder.glob("*" + SUFFIX):
-        if path.stem.isdigit():
-            found.append((int(path.stem), path))
+        if NAME.fullmatch(path.name) and (number := int(path.stem)) <= MAX_NUMBER and path.is_file():
+            found.append((number, path))
     return sorted(found)
 
 

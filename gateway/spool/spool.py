@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from gateway.model.frame import Frame
 from gateway.spool.record import SpooledFrame
@@ -13,11 +15,20 @@ from gateway.wire.frame_lines import ScanText
 SpoolState = Literal["ok", "full", "read_only", "failing"]
 Position = tuple[int, int]  # segment number, batch in it: where a reader of the backlog stands
 START: Position = (0, 0)
+BOOT_SPREAD: Final = 1 << 20  # boxes without a clock start at one time again and again: one in a million meets
+
+
+def improvised_boot(known: int) -> int:
+    """Return a boot number above `known` that was not given before, where no disk remembers it: seconds, spread."""
+    return max(known + 1, int(time.time())) + secrets.randbelow(BOOT_SPREAD)
 
 
 @dataclass(slots=True)
 class SpoolStatistics:
-    """What the spool holds and has lost; dropped counts what went before any acknowledgement, since it was made."""
+    """What the spool holds and has lost; dropped counts what went before any acknowledgement, since it was made.
+
+    oldest_ns  Unix ns of the oldest frame that nobody has acknowledged, None where there is none
+    """
 
     state: SpoolState = "ok"
     bytes: int = 0

@@ -24,6 +24,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from gateway.model.corridor import MqttSpec
 
@@ -100,6 +101,13 @@ class Client(aiomqtt.Client):
         if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_QUEUE_SIZE):
             raise MqttError(f"could not publish: {paho.error_string(info.rc)}")
         self._sent[info.mid] = acked
+
+    async def subscribe_as_published(self, topic: str) -> None:
+        """Subscribe with QoS 1 so that retained messages say so also when they come live (MQTT 5; 3.1.1 cannot)."""
+        if self._client.protocol == paho.MQTTv5:
+            await self.subscribe(topic, options=SubscribeOptions(qos=1, retainAsPublished=True))
+        else:
+            await self.subscribe(topic, qos=1)
 
     def ack(self, message: Message) -> None:
         """Acknowledge a received message now; for clients connected with manual_ack."""

@@ -17,6 +17,7 @@ import pytest
 from gateway.model.corridor import MqttSpec
 from gateway.spool.disk import verify
 from gateway.wire.client import keep_connected
+from gateway.wire.events import decode_alarms
 from gateway.wire.lines import parse_header, parse_lines
 from tests import libmodbus, servers
 from tests.processes import corridor, until
@@ -207,6 +208,39 @@ def test_a_second_gateway_on_one_state_is_refused_and_the_first_goes_on(tmp_path
     assert "Traceback" not in second.read_text()
     last = int(re.findall(rb"COMMIT boot=1 seq=(\d+)", first.read_bytes())[-1])
     assert verify(tmp_path / "gw" / "spool")["boots"]["1"][0][1] >= last
+
+
+@needs_libmodbus
+async def test_alarms_stand_over_a_restart_and_a_retained_command_is_refused(tmp_path, mosquitto):
+    registers, points, _ = some_registers()
+    base = "corridor/v1/link43/ps1/gw1"
+    limits = "  [device.tag.v1]\n  low = 100000.0\n"  # of an uint16: below it whatever it is
+    with libmodbus.served(registers) as port:
+        config = write_config(tmp_path, mosquitto.port, port, points)
+        config.write_text(config.read_text() + limits)
+        with corridor("run", config, "--state", tmp_path / "gw", log=tmp_path / "run.log"):
+            found = await collect(mosquitto.port, lambda m: any(b"v1" in a for a in m.get(f"{base}/alarms", [])))
+            (alarm,) = decode_alarms(found[f"{base}/alarms"][-1])
+
+            async def command(client):
+                await client.subscribe(f"{base}/reply", qos=1)
+                body = {"id": "c1", "by": "anna", "expires": time.time_ns() + 10**12, "key": alarm.key}
+                await client.publish(f"{base}/command/acknowledge", json.dumps(body).encode(), qos=1, retain=True)
+                async for message in client.messages:
+                    replies.append(json.loads(message.payload))
+                    return
+
+            replies = []
+            await keep_connected(MqttSpec((f"mqtt://127.0.0.1:{mosquitto.port}",), None, None), "operator", command)
+            assert (replies[0]["ok"], replies[0]["text"]) == (False, "retained commands are not carried out")
+        with corridor("run", config, "--state", tmp_path / "gw", log=tmp_path / "run.log"):
+            status = f"{base}/status"
+            found = await collect(
+                mosquitto.port,
+                lambda m: any(b'"boot":2' in s and b"online" in s for s in m.get(status, [])) and DATA in m,
+            )
+    for message in found[f"{base}/alarms"]:
+        assert [(a.key, a.since) for a in decode_alarms(message)] == [(alarm.key, alarm.since)]
 
 
 @needs_libmodbus

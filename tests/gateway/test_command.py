@@ -40,6 +40,8 @@ def test_why_an_action_cannot_be_done_is_the_answer(commands):
     ("body", "name", "retained", "text"),
     [
         (payload(), "open_valve", False, "unknown command 'open_valve', wanted one of acknowledge"),
+        (payload(expires=-(10**400)), "acknowledge", False, "without an expiry"),
+        (payload(expires=2**63), "acknowledge", False, "without an expiry"),
         (payload(), "acknowledge", True, "retained commands are not carried out"),
         (payload(expires=NOW - 2_500_000_000), "acknowledge", False, "command expired 2.5 s ago"),
         (payload(expires="soon"), "acknowledge", False, "command without an expiry"),

@@ -1,5 +1,6 @@
 """Health says what the contract names, and Prometheus can read it."""
 
+import itertools
 import re
 
 from drivers.link import LinkCounters
@@ -26,7 +27,8 @@ def found():
     table = plan(build.gateway([build.device("d", [build.tag(p) for p in build.registers(3)])])).table
     polls = {"a": PollCounters(10, 8, 1, 2), "b": PollCounters(5, 5, 0, 0)}
     spool = MemorySpool(1000, "c", ())
-    return health.report(table, {"bus0": Link()}, polls, spool, DeliveryCounters(9, 8, 1), events_dropped=0, now_ns=17)
+    links = {link.name: Link() for link in table.spec.links}
+    return health.report(table, links, polls, spool, DeliveryCounters(9, 8, 1), events_dropped=0, now_ns=17)
 
 
 def test_every_counter_of_the_contract_is_there():
@@ -44,11 +46,18 @@ def test_every_counter_of_the_contract_is_there():
 def test_prometheus_text_is_well_formed():
     text = health.prometheus("gw1", found())
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
-    samples = re.findall(r'^(\w+)\{gateway="gw1"(?:,link="[^"]+")?\} (\S+)$', text, re.M)
+    samples = re.findall(r'^(\w+)\{gateway="gw1"(?:,link="[^"]+")?(?:,code="[^"]+")?\} (\S+)$', text, re.M)
     assert len(samples) + len(kinds) == len(text.splitlines())
     assert {name for name, _ in samples} == kinds.keys()
     assert all(name.endswith("_total") == (kinds[name] == "counter") for name in kinds)
-    assert "corridor_polls_due_total" in kinds
+    assert {"corridor_polls_due_total", "corridor_link_exceptions_total", "corridor_clock_synced"} <= kinds.keys()
+
+
+def test_prometheus_samples_of_one_name_stand_together():
+    said = found()
+    said["links"]["bus1"] = said["links"]["bus0"]
+    names = [line.split("{")[0].split()[-1] for line in health.prometheus("gw1", said).splitlines() if "{" in line]
+    assert [name for name, _ in itertools.groupby(names)] == list(dict.fromkeys(names))
 
 
 def test_the_clock_says_whether_it_is_trusted():

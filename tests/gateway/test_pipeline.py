@@ -193,3 +193,19 @@ async def test_strings_are_told_once_and_when_they_change(rig):
     rig.pipeline.identify(0, "serial", "X1")
     rig.pipeline.identify(0, "serial", "X2")
     assert told == [{"serial": "X1"}, {"serial": "X2"}]
+
+
+async def test_what_came_back_to_normal_while_the_gateway_was_away_is_cleared_at_the_first_poll(tmp_path):
+    rig = Rig(tmp_path / "1")
+    rig.put(flow=120.0)
+    await asyncio.sleep(0)
+    standing = rig.engine.standing()
+    assert [alarm.state for alarm in standing] == ["unacked"]
+    again = Rig(tmp_path / "2")
+    again.pipeline.resume(standing)
+    assert again.engine.standing() == standing
+    again.put(flow=50.0)
+    await asyncio.sleep(0)
+    assert [alarm.state for alarm in again.engine.standing()] == ["rtn_unacked"]
+    event = again.journal.next()
+    assert (event.reason, event.value) == ("high:clear", 50.0)  # the value then, not that of the raise

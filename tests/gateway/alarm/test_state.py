@@ -1,14 +1,17 @@
 """The alarm table, whole, and the engine that walks it."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from drivers.points import Point
 from gateway.acquire.plan import plan
 from gateway.alarm.engine import AlarmEngine
+from gateway.alarm.journal import Journal
 from gateway.alarm.state import TRANSITIONS, State, Step, after
 from gateway.detect import flags
+from gateway.wire.events import encode_alarms
 from tests.gateway import build
 
 
@@ -71,3 +74,36 @@ def test_a_device_has_one_communication_alarm(engine):
     assert engine.device(0, Step.RAISE, 101) is None
     assert engine.device(0, Step.CLEAR, 102).record.state == "rtn_unacked"
     assert engine.acknowledge("ft-101//communication", "anna", 103).record.state == "normal"
+
+
+def test_alarms_outlive_a_restart_and_those_beyond_their_limit_are_named(engine, tmp_path):
+    engine.tag(0, flags.HIGH, Step.RAISE, 100, 251.0)
+    engine.acknowledge("ft-101/flow/high", "anna", 102)
+    engine.tag(0, flags.LOW, Step.RAISE, 103, 9.0)
+    engine.tag(0, flags.LOW, Step.CLEAR, 104, 11.0)
+    engine.device(0, Step.RAISE, 105)
+    journal = Journal(tmp_path)
+    journal.stand(encode_alarms(106, engine.standing()))
+    journal.commit()
+    again = AlarmEngine(engine._table)
+    assert again.restore(Journal(tmp_path).standing()) == [(0, flags.HIGH)]
+    assert again.standing() == engine.standing()
+    assert again.tag(0, flags.HIGH, Step.CLEAR, 107, 240.0).record.state == "normal"
+    assert again.acknowledge("ft-101/flow/low", "ben", 108).record.state == "normal"
+
+
+def test_an_alarm_that_the_configuration_forgot_is_left_out_and_said(engine, caplog):
+    engine.tag(0, flags.HIGH, Step.RAISE, 100, 251.0)
+    known = engine.standing()[0]
+    again = AlarmEngine(engine._table)
+    unknown = [replace(known, tag="gone"), replace(known, alarm="high_high"), replace(known, state="nonsense")]
+    assert again.restore(unknown) == []
+    assert again.standing() == []
+    assert len(caplog.records) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"alarms":[{}]}', b"\xff" * 9])
+def test_damaged_alarms_are_told_and_forgotten(tmp_path, content, caplog):
+    (tmp_path / "alarms.json").write_bytes(content)
+    assert Journal(tmp_path).standing() == []
+    assert "cannot be read" in caplog.text

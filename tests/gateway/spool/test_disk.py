@@ -261,3 +261,48 @@ asyncio.run(main())
 
 def test_zeroed_segments_leave_room_for_the_header():
     assert HEADER_BYTES % 4096 == 0
+
+
+async def test_a_boot_number_never_comes_twice_although_the_disk_cannot_remember_it(tmp_path, monkeypatch):
+    await fill(opened(tmp_path), 2)
+
+    def refuse(path, data):
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as full:
+        full.setattr(disk, "_replace", refuse)
+        boots = {opened(tmp_path).boot for _ in range(3)}
+    assert len(boots) == 3
+    assert min(boots) > 1
+
+
+async def test_a_cap_that_was_lowered_holds_from_the_start_and_what_goes_is_counted(tmp_path):
+    spool = opened(tmp_path, 20_000_000)
+    for _ in range(4):
+        await fill(spool, 400)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 1_000_000
+    again = opened(tmp_path, 1_000_000)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
+    assert again.statistics().dropped == 1600
+    await fill(again, 3)
+    assert [f.seq for f in await unsent(again)] == [1, 2, 3]
+
+
+async def test_the_age_of_what_nobody_has_is_told(tmp_path):
+    spool = opened(tmp_path)
+    assert spool.statistics().oldest_ns is None
+    await fill(spool, 4)
+    oldest = (await unsent(spool))[0].time_ns
+    assert spool.statistics().oldest_ns == oldest
+    assert opened(tmp_path).statistics().oldest_ns == oldest
+    spool.ack(1, 1, 4)
+    assert spool.statistics().oldest_ns is None
+
+
+@pytest.mark.parametrize("name", ["9999999999.spool", "²³.spool", "1.spool", "stray.spool"])
+async def test_files_of_others_are_left_alone(tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
+    (tmp_path / "0000000077.spool").mkdir()
+    await fill(opened(tmp_path), 2)
+    assert verify(tmp_path)["frames"] == 2
+    assert (tmp_path / name).read_bytes() == b"mine"
