@@ -22,6 +22,8 @@ REST_S: Final = 0.005  # after a PUBACK: frames ready meanwhile travel together 
 LIVE_FRAMES: Final = 64  # of one device waiting in memory; beyond it the spool brings them
 MESSAGE_FRAMES: Final = 128  # in one message of the backlog
 MESSAGE_BYTES: Final = 128 * 1024  # well below every broker's default limit
+HEADER_BYTES: Final = 96  # of a message's first line without the frames' numbers
+SEQ_BYTES: Final = 12  # of one number in it
 BACKLOG_IN_FLIGHT: Final = 8  # messages of the backlog on their way: the rest of the window is for the live lane
 IDLE_S: Final = 0.5  # how often an empty backlog is looked at again
 
@@ -86,8 +88,7 @@ class Publisher:
         if client is None or not lane.waiting:
             lane.busy = False
             return
-        frames = list(lane.waiting)
-        lane.waiting.clear()
+        frames = _fitting(lane.waiting, client.room(lane.topic))
         seqs = [seq for seq, _ in frames]
 
         def acked(code: int) -> None:
@@ -142,7 +143,7 @@ class Publisher:
                 await asyncio.sleep(IDLE_S)
                 continue
             self._position = found.position
-            for device, frames in self._messages(found):
+            for device, frames in self._messages(found, client):
                 await window.acquire()
                 self._send_backlog(client, window, found, device, frames)
 
@@ -151,22 +152,19 @@ class Publisher:
             return False
         return boot != self._spool.boot or seq not in self._claimed
 
-    def _messages(self, found: Unsent) -> Iterable[tuple[str, list[tuple[int, bytes]]]]:
+    def _messages(self, found: Unsent, client: Client) -> Iterable[tuple[str, list[tuple[int, bytes]]]]:
         """Yield (device, frames as lines) for each message that a batch of the backlog makes."""
         by_device: dict[str, list[SpooledFrame]] = {}
         for frame in found.frames:
             by_device.setdefault(found.texts[frame.scan].device, []).append(frame)
         for device, frames in by_device.items():
-            lines: list[tuple[int, bytes]] = []
-            size = 0
-            for frame in frames:
-                line = self._writer(found.texts[frame.scan]).line(frame.value, frame.quality, frame.time_ns)
-                if lines and (len(lines) >= MESSAGE_FRAMES or size + len(line) > MESSAGE_BYTES):
-                    yield device, lines
-                    lines, size = [], 0
-                lines.append((frame.seq, line))
-                size += len(line)
-            yield device, lines
+            lines = deque(
+                (frame.seq, self._writer(found.texts[frame.scan]).line(frame.value, frame.quality, frame.time_ns))
+                for frame in frames
+            )
+            room = min(MESSAGE_BYTES, client.room(self._address.device(device, "data")))
+            while lines:
+                yield device, _fitting(lines, room)
 
     def _writer(self, text: ScanText) -> LineWriter:
         if text not in self._writers:
@@ -184,6 +182,18 @@ class Publisher:
 
         client.send(self._address.device(device, "data"), message(found.boot, found.catalog, frames), acked)
         self.counters.published += 1
+
+
+def _fitting(waiting: deque[tuple[int, bytes]], room: int) -> list[tuple[int, bytes]]:
+    """Take the frames of the next message from the left: as many as fit into `room` bytes, at least one."""
+    frames: list[tuple[int, bytes]] = []
+    size = HEADER_BYTES
+    while waiting and len(frames) < MESSAGE_FRAMES:
+        size += SEQ_BYTES + len(waiting[0][1])
+        if frames and size > room:
+            break
+        frames.append(waiting.popleft())
+    return frames
 
 
 def message(boot: int, catalog: str, frames: Sequence[tuple[int, bytes]]) -> bytes:

@@ -2,7 +2,7 @@
 
 aiomqtt hides a refused publish and lets one in flight wait out its timeout when the broker dies; the subclass here
 mends both. It reaches into private names of aiomqtt 2.5 (`_client`, `_pending_publishes`, `_pending_call`, `_wait_for`,
-`_on_publish`, `_disconnected`), which tests/gateway/wire/test_client.py pins.
+`_on_publish`, `_on_connect`, `_disconnected`), which tests/gateway/wire/test_client.py pins.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_CAP_S: Final = 1.0  # DESIGN section 5: towards the broker at most 1 s
 STABLE_S: Final = 5.0  # a session that lived this long starts the back-off anew
 REFUSED: Final = 0x80  # MQTT 5: reason codes from here on are failures
+ONLY_3_1_1: Final = "%s speaks MQTT 3.1.1 only: no reason codes, no shared subscriptions"
+PACKET_TOO_LARGE: Final = 0x95
+MAX_PACKET_BYTES: Final = 268_435_455  # what the length field of MQTT holds, where the broker names no limit
+PUBLISH_OVERHEAD_BYTES: Final = 10  # fixed header 5, topic length 2, packet id 2, no properties 1
 UNSUPPORTED_VERSION: Final = (1, 132)  # CONNACK of 3.1.1 and of 5
 IN_FLIGHT: Final = 64  # QoS 1 messages on their way to the broker; paho queues what is beyond
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
@@ -71,6 +75,7 @@ class Client(aiomqtt.Client):
         self._refused: dict[int, ReasonCode] = {}
         self._sent: dict[int, Acked] = {}
         self.is_opened = False
+        self._max_packet_bytes = MAX_PACKET_BYTES
         self._hung_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pending_calls_threshold = IN_FLIGHT + 1  # its warning is one log line per publish beyond this
         self._client.connect_timeout = CONNECT_TIMEOUT_S
@@ -92,11 +97,24 @@ class Client(aiomqtt.Client):
                 self._misc_task.cancel()
             raise
 
+    def room(self, topic: str) -> int:
+        """Return how many bytes of payload one publish to this topic may have: a broker hangs up on larger packets."""
+        return self._max_packet_bytes - len(topic.encode()) - PUBLISH_OVERHEAD_BYTES
+
+    async def publish(self, /, topic: str, payload: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Publish and wait for the PUBACK; raises Rejected, also for what is larger than the broker takes."""
+        if payload is not None and len(payload) > self.room(topic):
+            raise Rejected(PACKET_TOO_LARGE, f"{len(payload)} bytes, at most {self.room(topic)} fit")
+        await super().publish(topic, payload, *args, **kwargs)
+
     def send(self, topic: str, payload: bytes, acked: Acked) -> None:
         """Publish with QoS 1 without waiting; `acked(reason_code)` is called once, or never if the session ends first.
 
         Raises MqttError when the connection is gone.
         """
+        if len(payload) > self.room(topic):
+            self._loop.call_soon(acked, PACKET_TOO_LARGE)
+            return
         info = self._client.publish(topic, payload, 1)
         if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_QUEUE_SIZE):
             raise MqttError(f"could not publish: {paho.error_string(info.rc)}")
@@ -104,7 +122,7 @@ class Client(aiomqtt.Client):
 
     async def subscribe_as_published(self, topic: str) -> None:
         """Subscribe with QoS 1 so that retained messages say so also when they come live (MQTT 5; 3.1.1 cannot)."""
-        if self._client.protocol == paho.MQTTv5:
+        if self.is_v5:
             await self.subscribe(topic, options=SubscribeOptions(qos=1, retainAsPublished=True))
         else:
             await self.subscribe(topic, qos=1)
@@ -117,6 +135,12 @@ class Client(aiomqtt.Client):
         """Wait until the connection is gone, then raise MqttError."""
         await asyncio.wait({self._disconnected})
         raise MqttError("connection lost") from self._disconnected.exception()
+
+    def _on_connect(
+        self, client: paho.Client, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Any = None
+    ) -> None:
+        self._max_packet_bytes = getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_disconnect(
         self, client: paho.Client, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Any = None
@@ -243,6 +267,8 @@ async def keep_connected(
                     v5[url] = True
                     continue
                 began = loop.time()
+                if not v5[url] and url not in proven:
+                    log.warning(ONLY_3_1_1, url)
                 proven.add(url)
                 known = _tell(on_state, True, f"connected to {url}", known)
                 await session(client)
@@ -250,7 +276,7 @@ async def keep_connected(
         except aiomqtt.MqttCodeError as error:
             code = error.rc.value if isinstance(error.rc, ReasonCode) else error.rc
             if v5[url] and code in UNSUPPORTED_VERSION:
-                log.warning("%s speaks MQTT 3.1.1 only: no reason codes, no shared subscriptions", url)
+                log.warning(ONLY_3_1_1, url)
                 v5[url] = False
                 proven.add(url)
                 continue

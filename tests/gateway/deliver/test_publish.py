@@ -22,7 +22,10 @@ class Broker:
     """Takes what is sent and answers when it is told to."""
 
     def __init__(self):
-        self.sent, self.is_up = [], True
+        self.sent, self.is_up, self.max_bytes = [], True, 1_000_000
+
+    def room(self, topic):
+        return self.max_bytes
 
     def send(self, topic, payload, acked):
         if not self.is_up:
@@ -184,3 +187,24 @@ async def test_a_lane_that_overflows_leaves_its_oldest_frames_to_the_spool():
         assert set(broker.seqs()) >= {1, 2, 3, 4, 5, 6}
         await until(lambda: not broker.sent or broker.answer() or rig.spool.statistics().unsent == 0)
         assert rig.spool.statistics().unsent == 0
+
+
+async def test_messages_of_both_lanes_fit_a_broker_of_small_packets():
+    rig = Rig()
+    for _ in range(40):
+        rig.frame()
+    rig.broker.max_bytes = 1500
+    async with rig.session() as broker:
+        for _ in range(20):
+            rig.frame()
+        await settle()
+        sizes, seqs = [], []
+        async with asyncio.timeout(10):
+            while len(set(seqs)) < 60:
+                sizes += [len(payload) for _, payload, _ in broker.sent]
+                seqs += broker.seqs()
+                broker.answer()
+                await asyncio.sleep(publish.REST_S)
+    assert max(sizes) <= 1500
+    assert len(sizes) > 5
+    assert rig.spool.statistics().unsent == 0

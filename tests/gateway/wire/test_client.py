@@ -42,6 +42,25 @@ async def test_send_calls_back_with_the_reason_code(mosquitto):
     await connected(mosquitto.port, session)
 
 
+async def test_what_the_broker_would_hang_up_on_is_refused_here(tmp_path):
+    sessions = []
+    with servers.mosquitto(tmp_path / "broker", "max_packet_size 3000") as broker:
+
+        async def session(client):
+            sessions.append(client)
+            assert len(sessions) == 1, "the broker hung up"
+            with pytest.raises(Rejected) as caught:
+                await client.publish("a/b", bytes(3000), qos=1)
+            assert caught.value.code == 0x95
+            codes = asyncio.Queue()
+            client.send("a/b", bytes(3000), codes.put_nowait)
+            assert await codes.get() == 0x95
+            client.send("a/b", bytes(client.room("a/b")), codes.put_nowait)
+            assert await codes.get() in (0, 16)
+
+        await connected(broker.port, session)
+
+
 async def test_a_refused_publish_is_told(tmp_path):
     acl = tmp_path / "acl"
     acl.write_text("topic readwrite open/#\n")
@@ -178,7 +197,7 @@ def test_refusal_and_loss_are_errors_of_mqtt():
         raise Rejected(0x87, "not authorized")
 
 
-async def test_a_broker_that_meets_an_unknown_version_with_silence_is_tried_with_3_1_1(monkeypatch):
+async def test_a_broker_that_meets_an_unknown_version_with_silence_is_tried_with_3_1_1(monkeypatch, caplog):
     from gateway.wire import client as module
 
     monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.3)
@@ -201,6 +220,7 @@ async def test_a_broker_that_meets_an_unknown_version_with_silence_is_tried_with
     async with server:
         await connected(server.sockets[0].getsockname()[1], session)
     assert versions == [5, 4, 5, 4]
+    assert caplog.text.count("speaks MQTT 3.1.1 only") == 1
 
 
 async def test_a_broker_that_hangs_up_before_it_answers_is_noticed_at_once():
