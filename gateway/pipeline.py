@@ -62,7 +62,8 @@ class Pipeline:
         self._value = np.full(table.n, math.nan)
         self._quality = np.full(table.n, BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
         self._quality_before = self._quality.copy()
-        self._time_ns = np.zeros(len(table.scans), np.int64)
+        self._time_ns = np.zeros(len(table.scans), np.int64)  # what the frame is stamped with
+        self._steady_ns = np.zeros(len(table.scans), np.int64)  # the same on the clock that never steps, for detectors
         self._misses = [0] * len(table.scans)
         self._scratch = Scratch()
         self._ready: list[tuple[Scan, int, int, int]] = []
@@ -101,14 +102,15 @@ class Pipeline:
 
     def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
         """Stamp the poll and put it in line for this turn's kernels."""
-        middle = self._clock.wall_ns((began_ns + ended_ns) // 2)
+        steady_ns = (began_ns + ended_ns) // 2
+        middle = self._clock.wall_ns(steady_ns)
         middle = max(middle, int(self._time_ns[scan.number]) + MS_NS)  # per tag, time never goes back
         if not self._ready:
             asyncio.get_running_loop().call_soon(self._turn)
         elif len(self._ready) >= MAX_TURN or any(other[0] is scan for other in self._ready):
             self._turn()
             asyncio.get_running_loop().call_soon(self._turn)
-        self._time_ns[scan.number] = middle
+        self._time_ns[scan.number], self._steady_ns[scan.number] = middle, steady_ns
         self._ready.append((scan, self._clock.wall_ns(due_ns), middle, (ended_ns - began_ns + 1) // 2))
 
     def _turn(self) -> None:
@@ -126,7 +128,7 @@ class Pipeline:
             columns.scale, columns.divisor, columns.offset, columns.low, columns.high, columns.sentinel, columns.first,
             s.u8, s.i8, s.f8, s.u4, s.f4, self._value, self._quality,
         )  # fmt: skip
-        self._bank.update(ready, self._time_ns, self._value, self._quality)
+        self._bank.update(ready, self._steady_ns, self._value, self._quality)
         seq = self.spool.next_seq
         changed = self._bank.changed(ready, self._quality, self._quality_before)
         if changed.size:

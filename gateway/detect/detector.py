@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 class Turn:
     """The frames of one turn, as columns of the whole TagTable; only rows of the ready scans count.
 
-    ready    int32[r], scan numbers;  time_ns  int64[scans], Unix ns of each scan's frame
+    ready    int32[r], scan numbers;  time_ns  int64[scans], when each scan's frame was read, on a clock that never
+             steps: a first synchronisation is no change of the process and satisfies no delay
     value    float64[n], tag unit;  quality  uint32[n], OPC UA status code
     score    float64[n], 0 to 1, to be raised;  flags  uint16[n], of which a detector sets its own bits
     """

@@ -38,8 +38,8 @@ class Lane:
 class Rig:
     """A pipeline of two devices with two blocks each."""
 
-    def __init__(self, folder):
-        flow = build.tag(POINTS[0], limits=(build.NAN, build.NAN, 100.0, build.NAN), priority=2)
+    def __init__(self, folder, settings=None):
+        flow = build.tag(POINTS[0], limits=(build.NAN, build.NAN, 100.0, build.NAN), priority=2, **(settings or {}))
         tags = [flow, build.tag(POINTS[1]), build.tag(POINTS[2])]
         devices = [build.device("a", tags, unit=1), build.device("b", tags, unit=2)]
         self.table = plan(build.gateway(devices)).table
@@ -209,3 +209,16 @@ async def test_what_came_back_to_normal_while_the_gateway_was_away_is_cleared_at
     assert [alarm.state for alarm in again.engine.standing()] == ["rtn_unacked"]
     event = again.journal.next()
     assert (event.reason, event.value) == ("high:clear", 50.0)  # the value then, not that of the raise
+
+
+@pytest.mark.parametrize("step_s", [3600, -3600])
+async def test_a_clock_that_steps_satisfies_no_delay_and_is_no_rate(tmp_path, step_s):
+    rig = Rig(tmp_path, {"on_delay_s": 60.0, "rate": 2.0, "detect": ("limits", "rate")})
+    for n in range(20):
+        rig.clock.now_ns += 990 * MS
+        rig.put(flow=110.0 + n)
+        await rig.turn()
+        if n == 10:
+            rig.clock.offset_ns += step_s * 1_000_000_000
+    assert rig.events() == []
+    assert rig.engine.standing() == []
