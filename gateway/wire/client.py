@@ -281,7 +281,9 @@ async def keep_connected(
                 proven.add(url)
                 continue
             known = _tell(on_state, False, f"{url}: {error}", known)
-        except (MqttError, OSError, ssl.SSLError) as error:
+        except (MqttError, OSError, ValueError) as error:
+            if began is not None and not isinstance(error, MqttError | OSError):
+                raise  # the session's own; a URL, a name or a file that nothing can be made of fails before it
             known = _tell(on_state, False, f"{url}: {error}", known)
         if url not in proven and client is not None and client.is_opened:
             v5[url] = not v5[url]  # no CONNACK: some brokers of 3.1.1 meet an unknown version so

@@ -122,6 +122,25 @@ async def test_the_next_url_is_tried(mosquitto):
         await keep_connected(spec(1, mosquitto.port), "test", session)
 
 
+async def test_a_url_that_nothing_can_be_made_of_is_a_broker_that_is_away(mosquitto):
+    async def session(client):
+        return
+
+    told = []
+    urls = ("mqtt://a..b:1883", "mqtt://h:x", f"mqtt://127.0.0.1:{mosquitto.port}")
+    async with asyncio.timeout(10):
+        await keep_connected(MqttSpec(urls, None, None), "test", session, on_state=lambda up, _: told.append(up))
+    assert told == [False, True]
+
+
+async def test_a_bug_of_the_session_is_no_broker_that_is_away(mosquitto):
+    async def session(client):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        await connected(mosquitto.port, session)
+
+
 async def test_the_last_will_is_said_when_we_vanish(mosquitto):
     async def watch(client):
         await client.subscribe("will", qos=1)
