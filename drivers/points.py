@@ -46,6 +46,12 @@ def registers_of(type_name: str) -> int:
     return REGISTERS[type_name]
 
 
+def raw_range(type_name: str) -> tuple[int, int]:
+    """Return the smallest and largest raw value of a type: of a signed one also as the unsigned pattern."""
+    n_bits = 8 if "8_" in type_name else 16 * registers_of(type_name)
+    return -(1 << n_bits - 1) if type_name.startswith("int") else 0, (1 << n_bits) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One value of a meter model: where it stands on the wire and what it means.

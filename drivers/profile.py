@@ -3,129 +3,155 @@
 from __future__ import annotations
 
 import csv
-import difflib
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field
 
 from drivers.blocks import MAX_BITS, MAX_REGISTERS
-from drivers.points import REGISTERS, Function, Kind, Order, Point, registers_of
+from drivers.points import REGISTERS, Function, Kind, Order, Point, raw_range, registers_of
+from drivers.toml import WRONG, FileError, Flag, Int, Name, Number, Table, judge, near, shown
+from drivers.toml import read_toml as read_toml
 
 SHIPPED: Final = Path(__file__).with_name("profiles")
 MAX_ADDRESS: Final = 0xFFFF
-NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"  # safe as a topic level, a file name and a field key
-Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+MAX_PERIOD_S: Final = 86_400.0  # a day: nobody watches what is read less often, so it is a slip of the pen
+RESERVED: Final = ("time", "corridor", "site", "gateway", "device", "asset")  # what a line says beside its fields
 Grade = Literal["A", "B", "C"]
+ProfileError = FileError
 
 
-def _known_type(value: object) -> object:
+def _known_type(value: str) -> str:
     try:
-        registers_of(str(value))
+        registers_of(value)
     except KeyError:
-        near = difflib.get_close_matches(str(value), [*REGISTERS, "string16"], 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"unknown type '{value}', wanted {', '.join(REGISTERS)} or string<N bytes>{hint}") from None
+        hint = near(value, [*REGISTERS, "string16"])
+        raise ValueError(
+            f"unknown type {shown(value)}, wanted {', '.join(REGISTERS)} or string<N bytes>{hint}"
+        ) from None
     return value
 
 
-class PointModel(BaseModel):
+def _not_reserved(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"got {shown(name)}, wanted another name: the series keeps it for itself")
+    return name
+
+
+def _ascii(unit: str) -> str:
+    if not (unit.isascii() and unit.isprintable()):
+        raise ValueError(f"got {shown(unit)}, wanted ASCII, as in degC or m3/h")
+    return unit
+
+
+Unit = Annotated[str, Field(max_length=32), AfterValidator(_ascii)]
+Period = Annotated[Number, Field(ge=0, le=MAX_PERIOD_S)]
+
+
+class PointModel(Table):
     """The keys of one point, in a profile or in place under a device."""
 
-    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
-
-    name: Name
+    name: Annotated[Name, AfterValidator(_not_reserved)]
     function: Function
-    address: int = Field(ge=0, le=MAX_ADDRESS, description="as on the wire, counted from 0")
-    type: Annotated[str, BeforeValidator(_known_type)]
+    address: Int = Field(ge=0, le=MAX_ADDRESS, description="as on the wire, counted from 0")
+    type: Annotated[str, AfterValidator(_known_type)]
     word_order: Order = "big"
     byte_order: Order = "big"
-    bit: int | None = Field(None, ge=0, le=15, description="for bool inside a register")
-    scale: float = Field(1.0, allow_inf_nan=False, description="value = raw * scale + offset")
-    offset: float = Field(0.0, allow_inf_nan=False)
-    unit: str = Field("", max_length=32)
+    bit: Int | None = Field(None, ge=0, le=15, description="for bool inside a register")
+    scale: Number = Field(1.0, description="value = raw * scale + offset")
+    offset: Number = 0.0
+    unit: Unit = ""
     kind: Kind = "gauge"
-    sentinels: tuple[int, ...] = ()
-    range: tuple[float, float] | None = None
-    width: int | None = Field(None, ge=1, le=64, description="bits of a counter")
-    max_rate: float | None = Field(None, gt=0, description="units per second a counter can rise at most")
-    period_s: float | None = Field(None, ge=0, description="poll class: this point's own period")
+    sentinels: tuple[Int, ...] = ()
+    range: tuple[Number, Number] | None = None
+    width: Int | None = Field(None, ge=1, le=64, description="bits of a counter")
+    max_rate: Number | None = Field(None, gt=0, description="units per second a counter can rise at most")
+    period_s: Period | None = Field(None, description="poll class: this point's own period")
     description: str = ""
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> PointModel:
-        """Refuse combinations that no device can mean."""
-        if self.scale == 0:
-            raise ValueError("scale 0 makes every value 0")
-        if self.range and self.range[0] >= self.range[1]:
-            raise ValueError(f"range {list(self.range)}: the first number must be below the second")
-        if self.function in ("coil", "discrete"):
-            if self.type != "bool":
-                raise ValueError(f"a {self.function} is one bit: type must be bool, got {self.type}")
-            if self.bit is not None:
-                raise ValueError(f"a {self.function} is one bit: 'bit' has no meaning")
-        elif self.type == "bool" and self.bit is None:
-            raise ValueError("a bool inside a register needs 'bit' (0 to 15)")
-        if self.bit is not None and self.type != "bool":
-            raise ValueError(f"'bit' goes with type bool, got {self.type}")
-        if self.kind != "counter" and (self.width or self.max_rate):
-            raise ValueError("'width' and 'max_rate' go with kind = \"counter\"")
-        return self
+    def faults(self) -> Iterator[str]:
+        """Yield combinations that no device can mean."""
+        if self.has("scale") and self.scale == 0:
+            yield "scale 0 makes every value 0"
+        if self.has("range") and self.range and self.range[0] >= self.range[1]:
+            yield f"range {list(self.range)}: the first number must be below the second"
+        if self.has("kind", "width", "max_rate") and self.kind != "counter" and (self.width or self.max_rate):
+            yield "'width' and 'max_rate' go with kind = \"counter\""
+        if self.has("function"):
+            yield from self._faults_of_a_bit() if self.function in ("coil", "discrete") else self._faults_of_registers()
+
+    def _faults_of_a_bit(self) -> Iterator[str]:
+        if self.has("type") and self.type != "bool":
+            yield f"a {self.function} is one bit: type must be bool, got {self.type}"
+        for key in ("bit", "sentinels"):
+            if getattr(self, key) not in (None, ()) and self.has(key):
+                yield f"a {self.function} is one bit: '{key}' has no meaning"
+
+    def _faults_of_registers(self) -> Iterator[str]:
+        if not self.has("type"):
+            return
+        if self.has("bit") and (self.type == "bool") != (self.bit is not None):
+            if self.bit is None:
+                yield "a bool inside a register needs 'bit' (0 to 15)"
+            else:
+                yield f"'bit' goes with type bool, got {self.type}"
+        if self.type.startswith("string"):
+            if self.sentinels:
+                yield "'sentinels' has no meaning for a text"
+            return
+        low, high = raw_range(self.type)
+        for value in self.sentinels:
+            if not low <= value <= high:
+                yield f"sentinels: {shown(value)} is no raw {self.type}, wanted {low} to {high}"
 
     def point(self) -> Point:
         """Return the value object that the rest of the program sees."""
-        return Point(**self.model_dump())
+        return Point(**dict(self))
 
 
-def check_points(points: Iterable[PointModel], *, enron: bool = False) -> list[str]:
-    """Return what is wrong between points of one device: names given twice, values beyond the address space."""
-    wrong: list[str] = []
+def point_faults(points: Iterable[PointModel], *, enron: bool = False) -> Iterator[str]:
+    """Yield what is wrong between points of one device: names given twice, values beyond the address space."""
     seen: dict[str, int] = {}
     for i, point in enumerate(points):
-        if point.name in seen:
-            wrong.append(f"point '{point.name}': given twice (points {seen[point.name] + 1} and {i + 1})")
-        seen.setdefault(point.name, i)
-        span = 1 if enron and point.type in ENRON_TYPES else point.point().n_registers
-        if point.address + span - 1 > MAX_ADDRESS:
-            wrong.append(f"point '{point.name}': address {point.address} + {span} registers ends beyond {MAX_ADDRESS}")
-    return wrong
+        if point.has("name") and seen.setdefault(point.name, i) != i:
+            yield f"point '{point.name}': given twice (points {seen[point.name] + 1} and {i + 1})"
+        if point.has("name", "type", "address"):
+            span = 1 if enron and point.type in ENRON_TYPES else registers_of(point.type)
+            if point.address + span - 1 > MAX_ADDRESS:
+                yield f"point '{point.name}': address {point.address} + {span} registers ends beyond {MAX_ADDRESS}"
 
 
 ENRON_TYPES: Final = ("int32", "uint32", "float32", "bitfield32")
 
 
-class ProfileModel(BaseModel):
+class ProfileModel(Table):
     """The keys of a profile file."""
-
-    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
 
     vendor: str
     model: str
     measurement: Name = "meter"
     source: str = Field(description="where the map comes from")
     grade: Grade = Field(description="A, B or C: how sure it is")
-    max_registers: int = Field(MAX_REGISTERS, ge=1, le=MAX_REGISTERS)
-    max_bits: int = Field(MAX_BITS, ge=1, le=MAX_BITS)
-    max_gap: int = Field(0, ge=0, le=MAX_REGISTERS, description="undefined registers that one read may cross")
-    enron: bool = Field(False, description="one address carries one 32-bit item")
+    max_registers: Int = Field(MAX_REGISTERS, ge=1, le=MAX_REGISTERS)
+    max_bits: Int = Field(MAX_BITS, ge=1, le=MAX_BITS)
+    max_gap: Int = Field(0, ge=0, le=MAX_REGISTERS, description="undefined registers that one read may cross")
+    enron: Flag = Field(False, description="one address carries one 32-bit item")
     side_effects: tuple[str, ...] = Field((), description="points that change the device when they are read")
     quirks: tuple[str, ...] = Field((), description="what an installer must know")
     points: list[PointModel] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _points_fit(self) -> ProfileModel:
-        """Refuse points that contradict each other."""
-        wrong = check_points(self.points, enron=self.enron)
-        names = {point.name for point in self.points}
-        wrong += [f"side_effects: no point '{name}'" for name in self.side_effects if name not in names]
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return self
+    def faults(self) -> Iterator[str]:
+        """Yield what points say against each other."""
+        yield from point_faults(self.points, enron=self.enron or not self.has("enron"))
+        if self.has("side_effects", "points") and all(point.has("name") for point in self.points):
+            names = {point.name for point in self.points}
+            for name in self.side_effects:
+                if name not in names:
+                    yield f"side_effects: no point {shown(name)}{near(name, names)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,96 +173,30 @@ class Profile:
     quirks: tuple[str, ...] = ()
 
 
-class ProfileError(Exception):
-    """A profile file that cannot be used; one line per thing that is wrong in `lines`."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return the file's table; raises ProfileError with one clear line for an absent, empty, binary or broken file."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ProfileError([f"{path}: cannot be read: {error.strerror or error}"]) from None
-    if not raw.strip():
-        raise ProfileError([f"{path}: is empty, wanted TOML"])
-    try:
-        return tomllib.loads(raw.decode())
-    except UnicodeDecodeError as error:
-        raise ProfileError([f"{path}: is not text (byte {error.start}), wanted TOML in UTF-8"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError([f"{path}: is not TOML: {str(error).splitlines()[0]}"]) from None
-
-
 def load(path: Path) -> Profile:
     """Return the profile in a TOML file; raises ProfileError with every error at once."""
-    table = read_toml(path)
-    try:
-        model = ProfileModel.model_validate(table)
-    except ValidationError as error:
-        raise ProfileError(describe(path, error, table)) from None
-    fields = {name: getattr(model, name) for name in ProfileModel.model_fields if name != "points"}
-    return Profile(name=path.stem, points=tuple(point.point() for point in model.points), **fields)
-
-
-def describe(path: Path, error: ValidationError, table: Mapping[str, Any]) -> list[str]:
-    """Return one line per error of a profile: file, point, what was found, what is wanted."""
-    lines = []
-    for item in error.errors(include_url=False):
-        where = _place(item["loc"], table)
-        lines.append(f"{path}: {where + ': ' if where else ''}{explain(item, _keys_at(item['loc']))}")
-    return lines
-
-
-def _place(loc: tuple[int | str, ...], table: Mapping[str, Any]) -> str:
-    if len(loc) >= 2 and loc[0] == "points" and isinstance(loc[1], int):
-        point = table["points"][loc[1]]
-        name = point.get("name", f"#{loc[1] + 1}") if isinstance(point, dict) else f"#{loc[1] + 1}"
-        rest = ".".join(str(part) for part in loc[2:])
-        return f"point '{name}'" + (f": {rest}" if rest else "")
-    return ".".join(str(part) for part in loc)
-
-
-def _keys_at(loc: tuple[int | str, ...]) -> Iterable[str]:
-    return PointModel.model_fields if loc[:1] == ("points",) else ProfileModel.model_fields
-
-
-def explain(item: Mapping[str, Any], known: Iterable[str]) -> str:
-    """Return what pydantic found wrong in the words of an installer, with the nearest valid name for a typo."""
-    kind, given = item["type"], item.get("input")
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(item["loc"][-1]), list(known), 1)
-        return "unknown key" + (f", did you mean '{near[0]}'?" if near else "")
-    if kind == "missing":
-        return "is missing"
-    if kind == "too_short":
-        return "is empty, wanted at least one"
-    message = str(item["msg"])
-    for prefix in ("Value error, ", "Input should be ", "String should "):
-        message = message.removeprefix(prefix)
-    if kind == "literal_error":
-        wanted = item["ctx"]["expected"]
-        near = difflib.get_close_matches(str(given), re.findall(r"'([^']+)'", wanted), 1)
-        return f"got {given!r}, wanted {wanted}" + (f"; did you mean '{near[0]}'?" if near else "")
-    if kind == "value_error":
-        return message
-    if kind == "string_pattern_mismatch":
-        return f"got {given!r}, wanted letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_'"
-    return f"got {given!r}, wanted {message}" if not isinstance(given, dict | list) else f"wanted {message}"
+    model, faults = judge(ProfileModel, read_toml(path))
+    if faults:
+        raise ProfileError(f"{path}: {fault.text}" for fault in faults)
+    return Profile(**{**dict(model), "name": path.stem, "points": tuple(point.point() for point in model.points)})
 
 
 def find(name: str, folders: Iterable[Path] = ()) -> Profile:
     """Return a profile by name from the user's folders, then from the shipped ones; raises ProfileError."""
-    for folder in (*folders, SHIPPED):
+    for folder in folders:
         path = folder / f"{name}.toml"
-        if path.is_file():
-            return load(path) if folder != SHIPPED else _shipped(path)
-    near = difflib.get_close_matches(name, names(folders), 1)
-    hint = f", did you mean '{near[0]}'?" if near else " (`corridor profile list` shows all)"
-    raise ProfileError([f"no profile '{name}'{hint}"])
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise ProfileError([f"{path}: cannot be read: {error.strerror}"]) from None
+        return load(path)
+    path = SHIPPED / f"{name}.toml"
+    if path.is_file():
+        return _shipped(path)
+    hint = near(name, names(folders), ", ") or " (`corridor profile list` shows all)"
+    raise ProfileError([f"no profile {shown(name)}{hint}"])
 
 
 @cache
@@ -279,6 +239,9 @@ _FUNCTIONS: Final[dict[str, Function]] = {
 }  # fmt: skip
 _COUNTER_UNITS: Final = frozenset({"Wh", "kWh", "MWh", "varh", "kvarh", "VAh", "kVAh", "counts"})
 
+# column -> cell, which is None where its line is too short; under None what the line has beyond the columns
+Row = Mapping[str | None, Any]
+
 
 def import_csv(path: Path, about: Mapping[str, Any]) -> str:
     """Return the TOML text of a profile made from a spreadsheet with the columns of COLUMNS.
@@ -288,57 +251,70 @@ def import_csv(path: Path, about: Mapping[str, Any]) -> str:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
-            if missing := [column for column in COLUMNS[:4] if column not in (reader.fieldnames or ())]:
-                raise ProfileError([f"{path}: line 1: no column {', '.join(missing)}; wanted {','.join(COLUMNS)}"])
-            rows = list(reader)
+            wrong = [f"line 1: {text}" for text in _column_faults(reader.fieldnames or ())]
+            rows: list[tuple[int, Row]] = [(reader.line_num, row) for row in reader] if not wrong else []
     except OSError as error:
         raise ProfileError([f"{path}: cannot be read: {error.strerror or error}"]) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ProfileError([f"{path}: is not a CSV text: {error}"]) from None
-    points, wrong = [], []
-    for line, row in enumerate(rows, 2):
-        try:
-            points.append(_point_of(row))
-        except ValidationError as error:
-            for item in error.errors(include_url=False):
-                where = ".".join(str(part) for part in item["loc"])
-                wrong.append(f"{path}: line {line}: {where + ': ' if where else ''}{explain(item, COLUMNS)}")
-        except ValueError as error:
-            wrong.append(f"{path}: line {line}: {error}")
+    points = []
+    for line, row in rows:
+        point, faults = _point_of(row)
+        wrong += [f"line {line}: {fault}" for fault in faults]
+        points.append(point)
+    if rows or not wrong:
+        head = {"vendor": "", "model": path.stem, "source": path.name, "grade": "C", **about}
+        model, found = judge(ProfileModel, {**head, "points": points})
+        wrong += [fault.text for fault in found if len(fault.loc) < 2]  # those of a point are told with its line
     if wrong:
-        raise ProfileError(wrong)
-    table = {"vendor": "", "model": path.stem, "measurement": "meter", "source": str(path.name), "grade": "C", **about}
-    try:
-        model = ProfileModel.model_validate({**table, "points": points})
-    except ValidationError as error:
-        raise ProfileError(describe(path, error, {"points": [p.model_dump() for p in points]})) from None
+        raise ProfileError(f"{path}: {text}" for text in wrong)
     return dump(model)
 
 
-def _point_of(row: Mapping[str, str | None]) -> PointModel:
-    text = {key: (value or "").strip() for key, value in row.items() if isinstance(value, str | None)}
-    function = _FUNCTIONS.get(text["function"].lower())
-    if function is None:
-        raise ValueError(f"function: got {text['function']!r}, wanted 1, 2, 3, 4 or {', '.join(_FUNCTIONS)}")
-    try:
-        address = int(text["address"], 0)
-    except ValueError:
-        raise ValueError(f"address: got {text['address']!r}, wanted a number from 0 to {MAX_ADDRESS}") from None
-    unit = text.get("unit", "")
-    return PointModel.model_validate(
-        {
-            "name": text["name"],
-            "function": function,
-            "address": address,
-            "type": text["type"],
-            "word_order": text.get("word_order") or "big",
-            "scale": text.get("scale") or 1.0,
-            "offset": text.get("offset") or 0.0,
-            "unit": "" if unit == "1" else unit,
-            "kind": _kind_of(text["name"], text["type"], unit),
-            "description": text.get("description", ""),
-        }
-    )
+def _column_faults(given: Iterable[str]) -> Iterator[str]:
+    """Yield what is wrong with the first line; a column without a name may stand there, if it is empty."""
+    columns = Counter(column for column in given if column)
+    if missing := [column for column in COLUMNS[:4] if column not in columns]:
+        yield f"no column {', '.join(missing)}; wanted {','.join(COLUMNS)}"
+    for column, n in columns.items():
+        if column not in COLUMNS:
+            yield f"unknown column {shown(column)}, wanted {','.join(COLUMNS)}{near(column, COLUMNS)}"
+        elif n > 1:
+            yield f"column {shown(column)} is given {n} times, wanted one"
+
+
+def _point_of(row: Row) -> tuple[dict[str, Any], list[str]]:
+    """Return the table of the point in one line, and what is wrong with it."""
+    text = {column: (row.get(column) or "").strip() for column in COLUMNS}
+    wrong = []
+    if any(cell.strip() for cell in (*(row.get(None) or ()), row.get("") or "")):
+        wrong.append("has more cells than the first line has columns, wanted a decimal point, or quotes around a comma")
+    unit = "" if text["unit"] == "1" else text["unit"]
+    table = {
+        "name": text["name"],
+        "type": text["type"],
+        "word_order": text["word_order"] or "big",
+        "unit": unit,
+        "kind": _kind_of(text["name"], text["type"], unit),
+        "description": text["description"],
+    }
+    for key, read, wanted in _CELLS:
+        if text[key] or key in COLUMNS[:4]:
+            try:
+                table[key] = read(text[key])
+            except (KeyError, ValueError):
+                table[key] = WRONG
+                wrong.append(f"{key}: got {shown(text[key])}, wanted {wanted}")
+    _, faults = judge(PointModel, table)
+    return table, [*wrong, *(fault.text for fault in faults)]
+
+
+_CELLS: Final[tuple[tuple[str, Callable[[str], Any], str], ...]] = (
+    ("function", lambda cell: _FUNCTIONS[cell.lower()], "1, 2, 3, 4, coil, discrete, holding or input"),
+    ("address", lambda cell: int(cell, 0), f"a number from 0 to {MAX_ADDRESS}"),
+    ("scale", float, "a number"),
+    ("offset", float, "a number"),
+)
 
 
 def _kind_of(name: str, type_name: str, unit: str) -> Kind:
@@ -367,5 +343,6 @@ def _toml(value: object) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in text) + '"'
+    text = str(value).encode(errors="replace").decode()  # a file's name may hold bytes that are no text
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text) + '"'

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from drivers import profile
+from drivers.toml import models_in
 from gateway import cli
 from gateway.model import config, tables
+from tests import certificates
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -49,7 +51,7 @@ def test_help_of_every_command_teaches(command):
 def test_the_configuration_of_the_readme_is_right(tmp_path, monkeypatch):
     blocks = re.findall(r"```toml\n(.*?)```", README, re.S)
     assert len(blocks) == 2
-    (tmp_path / "ca.pem").write_text("")
+    shutil.copy(certificates.authority(tmp_path / "ca").ca, tmp_path / "ca.pem")
     (tmp_path / "token").write_text("t0k")
     (tmp_path / "token").chmod(0o600)
     for i, block in enumerate(blocks):
@@ -98,7 +100,7 @@ def models(model, seen=None):
     if model.__name__ not in seen:
         seen[model.__name__] = model
         for field in model.model_fields.values():
-            for inner in config.models_in(field.annotation):
+            for inner in models_in(field.annotation):
                 models(inner, seen)
     return seen
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
-
-from drivers import profile as profiles
-from drivers.profile import ProfileError, explain
+from drivers.toml import judge, read_toml
 from gateway.model.build import Builder
 from gateway.model.build import ConfigError as ConfigError
 from gateway.model.corridor import ConsoleSpec, GatewaySpec, IngestSpec
-from gateway.model.tables import ConsoleToml, GatewayToml, IngestToml, Toml
+from gateway.model.tables import ConsoleToml, GatewayToml, IngestToml
+
+Spec = TypeVar("Spec")
 
 
 def kind_of(table: Mapping[str, Any]) -> str:
@@ -26,103 +25,69 @@ def kind_of(table: Mapping[str, Any]) -> str:
 
 def load_gateway(path: Path) -> GatewaySpec:
     """Return what gateway.toml says; opens no socket; raises ConfigError with every error at once."""
-    table = _read(path)
-    model, errors = _validate(GatewayToml, path, table)
-    builder = Builder(path, table)
-    if model is None:
-        errors += builder.salvage()
-        raise ConfigError(list(dict.fromkeys(errors)))
-    spec = builder.gateway(model)
-    builder.finish()
-    return spec
+    return _right(_gateway(path, read_toml(path)))
 
 
 def load_ingest(path: Path) -> IngestSpec:
     """Return what ingest.toml says; raises ConfigError with every error at once."""
-    model, builder = _load(IngestToml, path)
-    own = model.ingest
-    mqtt, store = builder.mqtt(model.mqtt, own.id), builder.store(model.store)
-    builder.finish()
-    return IngestSpec(own.id, own.corridor, own.share, mqtt, store)
+    return _right(_ingest(path, read_toml(path)))
 
 
 def load_console(path: Path) -> ConsoleSpec:
     """Return what console.toml says; raises ConfigError with every error at once."""
-    model, builder = _load(ConsoleToml, path)
-    listen = builder.listen("console: listen", model.console.listen)
-    mqtt = builder.mqtt(model.mqtt, None)
-    store = builder.store(model.store) if model.store else None
-    builder.finish()
-    return ConsoleSpec(listen, mqtt, store)
-
-
-def _load(kind: type[Toml], path: Path) -> tuple[Toml, Builder]:
-    table = _read(path)
-    model, errors = _validate(kind, path, table)
-    if model is None:
-        raise ConfigError(errors)
-    return model, Builder(path, table)
+    return _right(_console(path, read_toml(path)))
 
 
 def check(path: Path) -> list[str]:
     """Return every error of a configuration file, whichever of the three it is; an empty list means: it can run."""
     try:
-        table = _read(path)
-        {"gateway": load_gateway, "ingest": load_ingest, "console": load_console}[kind_of(table)](path)
+        _, errors = examine(path)
     except ConfigError as error:
         return error.lines
-    return []
+    return errors
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return profiles.read_toml(path)
-    except ProfileError as error:
-        raise ConfigError(error.lines) from None
+def examine(path: Path) -> tuple[GatewaySpec | IngestSpec | ConsoleSpec, list[str]]:
+    """Return what a configuration file says, and every error in it; reads it once.
+
+    Where there are errors, only the links and devices of a gateway are worth anything: those that have none. Raises
+    ConfigError when the file holds no table.
+    """
+    table = read_toml(path)
+    spec, errors = _KINDS[kind_of(table)](path, table)
+    return spec, ConfigError(errors).lines
 
 
-def _validate(kind: type[Toml], path: Path, table: dict[str, Any]) -> tuple[Toml | None, list[str]]:
-    try:
-        return kind.model_validate(table), []
-    except ValidationError as error:
-        lines = []
-        for item in error.errors(include_url=False):
-            place, model = _place(kind, item["loc"], table)
-            lines.append(f"{path}: {place}: {explain(item, model.model_fields)}")
-        return None, lines
+def _gateway(path: Path, table: dict[str, Any]) -> tuple[GatewaySpec, list[str]]:
+    model, faults = judge(GatewayToml, table)
+    builder = Builder(path, faults)
+    return builder.gateway(model), builder.errors
 
 
-def _place(kind: type[BaseModel], loc: tuple[int | str, ...], table: object) -> tuple[str, type[BaseModel]]:
-    """Return where an error is, as an installer would say it, and the model whose keys are valid there."""
-    words: list[str] = []
-    model = kind
-    for part in loc:
-        below = table.get(part) if isinstance(table, dict) else None
-        if isinstance(table, list | tuple) and isinstance(part, int) and part < len(table):
-            below = table[part]
-        if isinstance(part, int):
-            name = below.get("name") if isinstance(below, dict) else None
-            if words:
-                words[-1] += f" '{name}'" if isinstance(name, str) else f" #{part + 1}"
-        elif words and words[-1] == "tag":
-            words[-1] = f"tag '{part}'"
-        else:
-            words.append(str(part))
-            model = _model_of(model, str(part)) or model
-        table = below
-    return ": ".join(words) or "file", model
+def _ingest(path: Path, table: dict[str, Any]) -> tuple[IngestSpec, list[str]]:
+    model, faults = judge(IngestToml, table)
+    builder = Builder(path, faults)
+    return builder.ingest(model), builder.errors
 
 
-def _model_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    found = model.model_fields.get(key)
-    return next((t for t in models_in(found.annotation)), None) if found else None
+def _console(path: Path, table: dict[str, Any]) -> tuple[ConsoleSpec, list[str]]:
+    model, faults = judge(ConsoleToml, table)
+    builder = Builder(path, faults)
+    return builder.console(model), builder.errors
 
 
-def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in getattr(annotation, "__args__", ()):
-        yield from models_in(inner)
+_KINDS: Final[dict[str, Callable[[Path, dict[str, Any]], tuple[Any, list[str]]]]] = {
+    "gateway": _gateway,
+    "ingest": _ingest,
+    "console": _console,
+}
+
+
+def _right(found: tuple[Spec, list[str]]) -> Spec:
+    spec, errors = found
+    if errors:
+        raise ConfigError(errors)
+    return spec
 
 
 def state_dir(given: Path | None, gateway_id: str) -> Path:

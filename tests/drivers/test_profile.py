@@ -86,11 +86,12 @@ def test_every_error_of_a_profile_at_once(tmp_path):
         "max_register: unknown key, did you mean 'max_registers'?",
         "point 'a': type: unknown type 'float31'",
         "point 'b': address: got -1",
+        "point 'b': scale 0 makes every value 0",
         "point 'c': a coil is one bit",
         "point 'd': a bool inside a register needs 'bit'",
     ):
         assert wanted in text
-    assert len(caught.value.lines) == 6
+    assert len(caught.value.lines) == 7
 
 
 def test_points_that_contradict_each_other_are_refused(tmp_path):
@@ -104,6 +105,149 @@ def test_points_that_contradict_each_other_are_refused(tmp_path):
         profile.load(path)
     for wanted in ("'a': given twice", "ends beyond 65535", "side_effects: no point 'z'"):
         assert wanted in str(caught.value)
+
+
+PROFILE = 'vendor = "V"\nmodel = "M"\nsource = "s"\ngrade = "C"\n'
+
+
+def faults(tmp_path, text):
+    """Return what is told about a profile, without the path."""
+    path = tmp_path / "x.toml"
+    path.write_text(PROFILE + text)
+    try:
+        profile.load(path)
+    except profile.ProfileError as error:
+        return [line.removeprefix(f"{path}: ") for line in error.lines]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ("sentinels = [65535, 0]", None),
+        ("sentinels = [65536]", "sentinels: 65536 is no raw uint16, wanted 0 to 65535"),
+        ("sentinels = [-1]", "sentinels: -1 is no raw uint16, wanted 0 to 65535"),
+        ('type = "int16", sentinels = [-32768, 0xffff]', None),
+        ('type = "int16", sentinels = [0x7fc00000]', "sentinels: 2143289344 is no raw int16, wanted -32768 to 65535"),
+        ('type = "int8_low", sentinels = [0x100]', "sentinels: 256 is no raw int8_low, wanted -128 to 255"),
+        ('type = "float32", sentinels = [0x7fc00000]', None),
+        ('type = "uint64", sentinels = [0xffffffffffffffff]', None),
+        ('type = "bool", bit = 3, sentinels = [0xffff]', None),
+        ('type = "string4", sentinels = [1]', "'sentinels' has no meaning for a text"),
+        ('function = "coil", type = "bool", sentinels = [3]', "a coil is one bit: 'sentinels' has no meaning"),
+        ('function = "discrete", type = "bool", bit = 3', "a discrete is one bit: 'bit' has no meaning"),
+        ("sentinels = [true]", "sentinel #1: got true, wanted a whole number"),
+        ("range = [nan, 1]", "range #1: got nan, wanted a finite number"),
+        ("range = [0, inf]", "range #2: got inf, wanted a finite number"),
+        ("range = [0, 1, 2]", "range: got 3 items, wanted at most 2"),
+        ('scale = "0.1"', "scale: got '0.1', wanted a number"),
+        ("scale = 2", None),
+        (f"type = 0x{'f' * 5000}", "type: got a number of 20000 bits, wanted a text in quotes"),
+        (f"kind = 0x{'f' * 5000}", "kind: got a number of 20000 bits, wanted 'gauge', 'counter' or 'state'"),
+        ("address = true", "address: got true, wanted a whole number"),
+        ("address = 1.0", "address: got 1.0, wanted a whole number"),
+        ("period_s = 1e300", "period_s: got 1e+300, wanted less than or equal to 86400"),
+        ('kind = "counter", max_rate = inf', "max_rate: got inf, wanted a finite number"),
+        ('unit = "m³/h"', "unit: got 'm³/h', wanted ASCII, as in degC or m3/h"),
+        ('unit = "a\\nb"', r"unit: got 'a\nb', wanted ASCII, as in degC or m3/h"),
+    ],
+)
+def test_a_point_that_cannot_be_meant_is_one_line(tmp_path, more, wanted):
+    keys = [key.split(" = ")[0] for key in more.split(", ") if " = " in key]
+    given = {"name": '"a"', "function": '"input"', "address": "0", "type": '"uint16"'}
+    known = ", ".join(f"{key} = {value}" for key, value in given.items() if key not in keys)
+    found = faults(tmp_path, f"points = [{{{known}, {more}}}]\n")
+    assert found == ([f"point 'a': {wanted}"] if wanted else [])
+
+
+@pytest.mark.parametrize("name", profile.RESERVED)
+def test_a_point_is_not_called_what_its_series_says_already(tmp_path, name):
+    (line,) = faults(tmp_path, f'points = [{{name = "{name}", function = "input", address = 0, type = "int16"}}]\n')
+    assert line.startswith(f"point '{name}': name: got '{name}', wanted another name")
+
+
+def test_faults_between_points_are_lines_of_their_own_beside_those_within(tmp_path):
+    text = (
+        'enron = 1\nside_effects = ["b"]\npoints = [\n'
+        '  {name = "a", function = "input", address = 65535, type = "uint32"},\n'
+        '  {name = "a", function = "input", address = 65535, type = "uint64", scale = true},\n]\n'
+    )
+    assert faults(tmp_path, text) == [
+        "enron: got 1, wanted true or false",
+        "point 'a': scale: got true, wanted a number",
+        "point 'a': given twice (points 1 and 2)",
+        "point 'a': address 65535 + 4 registers ends beyond 65535",
+        "side_effects: no point 'b'",
+    ]
+
+
+def test_a_profile_that_is_there_but_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "eastron_sdm120.toml").mkdir()
+    with pytest.raises(profile.ProfileError, match="cannot be read: Is a directory"):
+        profile.find("eastron_sdm120", [tmp_path])
+    (tmp_path / "mine.toml").symlink_to(tmp_path / "gone")
+    with pytest.raises(profile.ProfileError, match="cannot be read: No such file"):
+        profile.find("mine", [tmp_path])
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    with pytest.raises(profile.ProfileError, match="cannot be read: Permission denied"):
+        profile.find("mine", [tmp_path])
+
+
+HEAD = "name,function,address,type,word_order,scale,offset,unit,description"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (f"{HEAD}\nv,3,10,int16,big,1,5,0,V,desc\n", ["line 2: has more cells than the first line has columns"]),
+        (f'{HEAD}\nv,3,10,int16,big,"1,5",0,V,desc\n', ["line 2: scale: got '1,5', wanted a number"]),
+        (f"{HEAD}\nv,3,10,int16,big,nan,0,V,desc\n", ["line 2: scale: got nan, wanted a finite number"]),
+        (
+            f"{HEAD}\nv,5,x,int17,big,1,0,V,desc\n",
+            [
+                "line 2: function: got '5', wanted 1, 2, 3, 4, coil, discrete, holding or input",
+                "line 2: address: got 'x', wanted a number from 0 to 65535",
+                "line 2: type: unknown type 'int17'",
+            ],
+        ),
+        (f"{HEAD}\nv,3,1,int16\n\nv,3,65536,int16\n", ["line 4: address: got 65536", "point 'v': given twice"]),
+        (f"{HEAD},byte_order\nv,3,10,int16,big,1,0,V,d,little\n", ["line 1: unknown column 'byte_order', wanted name"]),
+        (f"{HEAD},unit\nv,3,10,int16,big,1,0,V,d,A\n", ["line 1: column 'unit' is given 2 times, wanted one"]),
+        ("name,function,adress\nv,3,10\n", ["line 1: no column address, type", "line 1: unknown column 'adress'"]),
+        (f"{HEAD}\n", ["points: is empty"]),
+    ],
+)
+def test_what_a_spreadsheet_cannot_mean_is_told(tmp_path, text, wanted):
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    with pytest.raises(profile.ProfileError) as caught:
+        profile.import_csv(path, {})
+    assert len(caught.value.lines) == len(wanted), caught.value.lines
+    for line, part in zip(caught.value.lines, wanted, strict=True):
+        assert line.startswith(f"{path}: {part}")
+
+
+def test_columns_that_a_spreadsheet_program_leaves_empty_are_no_surplus(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text(f"{HEAD},,\nv,3,0x10,int16,,,,1,,,\n")
+    out = tmp_path / "x.toml"
+    out.write_text(profile.import_csv(path, {}))
+    (point,) = profile.load(out).points
+    assert (point.address, point.scale, point.unit, point.word_order) == (16, 1.0, "", "big")
+
+
+def test_any_character_survives_toml(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("name,function,address,type\nv,3,0,int16\n")
+    out = tmp_path / "x.toml"
+    model = "a\x7fb\x00\u2028\U0001f600é\n"
+    out.write_text(profile.import_csv(path, {"model": model, "vendor": "V\udcff"}))
+    loaded = profile.load(out)
+    assert (loaded.model, loaded.vendor) == (model, "V?")
 
 
 def test_lint_questions_float_totals_and_units_left_open():

@@ -7,7 +7,8 @@ import pytest
 
 from gateway.model import tables
 from gateway.model.build import PASSWORD_ENV
-from gateway.model.config import ConfigError, check, load_console, load_gateway, load_ingest, state_dir
+from gateway.model.config import ConfigError, check, examine, load_console, load_gateway, load_ingest, state_dir
+from tests import certificates
 
 GOOD = """
 [gateway]
@@ -108,7 +109,7 @@ MISTAKES = {
     'id = "ps1-gw1"': ('idd = "ps1-gw1"', ["gateway: idd: unknown key, did you mean 'id'?", "gateway: id: is missing"]),
     'site = "ps1"': ('site = "ps 1"', ["gateway: site: got 'ps 1', wanted letters"]),
     "mqtts://": ("http://", ["mqtt: url: got 'http://broker.example:8883', wanted mqtt://"]),
-    "broker.example": ("u:pw@broker.example", ["mqtt: url: 'mqtts://***@broker.example:8883' holds a user or password"]),
+    "broker.example": ("u:pw@broker.example", ["mqtt: url: got 'mqtts://***@broker.example:8883', wanted no user or password in a URL: use username and password_file"]),
     "tcp://10.0.0.5:502": ("tpc://10.0.0.5:502", ["link 'skid-a': url: got 'tpc://10.0.0.5:502', wanted", "did you mean 'tcp'"]),
     "tcp://10.0.0.5": ("tcp://[10.0.0.5", ["link 'skid-a': url: got 'tcp://[10.0.0.5:502', wanted"]),
     "tcp://10": ("tcp://u:p@10", ["link 'skid-a': url: got 'tcp://***@10.0.0.5:502'"]),
@@ -142,6 +143,203 @@ def test_a_mistake_is_told_with_place_and_fix(tmp_path, found):
         assert any(text in line for line in told), told
 
 
+OWN = GOOD[GOOD.index("  [[device.point]]") :]
+
+ALONE = {
+    'id = "ps1-gw1"': ('id = "ps1\\ngw1"', r"gateway: id: got 'ps1\ngw1', wanted letters"),
+    'corridor = "link43"': ("corridor = 1979-05-27", "gateway: corridor: got 1979-05-27, wanted a text in quotes"),
+    "[mqtt]\n": ('[mqtt]\npassword_file = "a\\u0000b"\n', r"mqtt: password_file: got 'a\x00b', wanted no control"),
+    "mqtts://broker": ("mqtts://u:p/w@broker", "mqtt: url: got 'mqtts://***@broker.example:8883', wanted no user"),
+    'url = "mqtts://broker.example:8883"': ('urls = "mqtt://u:secret@h"', "mqtt: urls: got 'mqtt://***@h', wanted a list"),
+    "tcp://10.0.0.5:502": ("tcp://a..b:5020", "link 'skid-a': url: got 'tcp://a..b:5020', wanted a host name"),
+    "10.0.0.5:502": ("u:secret@10.0.0.5:99999", "link 'skid-a': url: got 'tcp://***@10.0.0.5:99999', wanted no user"),
+    "baudrate=19200": ("baudrate=²", "link 'bus0': url: baudrate: got '²', wanted 300 to 4000000"),
+    "stopbits=2": ("bytesize=7", "link 'bus0': url: bytesize: got '7', wanted 8"),
+    "unit = 1\n": ("unit = true\n", "device 'ft-101': unit: got true, wanted a whole number"),
+    "period_s = 2.0": ("period_s = 1e12", "device 'ft-101': period_s: got 1000000000000.0, wanted less than or equal to 86400"),
+    "kp_m = 132400": (f"kp_m = 0x{'f' * 5000}", "device 'ft-101': kp_m: got a number of 20000 bits, wanted less"),
+    'asset = "meter-run-1"': ('measurement = "x"', "device 'ft-101': measurement: got 'x', wanted none beside 'profile'"),
+    'line = "pipe-a"': ('"a\\nb" = 1', r"device 'ft-101': a\nb: unknown key"),
+    '"temperature"]': ('"a\\nb"]', r"tags: profile 'endresshauser_proline' has no point 'a\nb', wanted one of"),
+    "deadband = 2.5": ("deadband = 241", "tag 'mass_flow': deadband: got 241.0, wanted at most 240.0, from low to high"),
+    "on_delay_s = 15": ("on_delay_s = 1e10", "tag 'mass_flow': on_delay_s: got 10000000000.0, wanted less than or equal to 86400"),
+    "period_s = 1.0": ("off_delay_s = inf", "tag 'mass_flow': off_delay_s: got inf, wanted a finite number"),
+    "high = 250.0": ("high = nan", "tag 'mass_flow': high: got nan, wanted a finite number"),
+    "low = 10.0": ("low = true", "tag 'mass_flow': low: got true, wanted a number"),
+    '  unit = "kg/s"\n  period_s': ('  unit = "°C"\n  period_s', "tag 'mass_flow': unit: got '°C', wanted ASCII"),
+    'name = "flow_mass"': ('name = "time"', "device 'meter-7': point 'time': name: got 'time', wanted another name"),
+    "address = 0x0106": ('address = "10"', "point 'flow_mass': address: got '10', wanted a whole number"),
+    'type = "float32"': ('type = "a\\nb"', r"point 'flow_mass': type: unknown type 'a\nb', wanted bool"),
+    "range = [0, 400]": ("range = [nan, 1]", "point 'flow_mass': range #1: got nan, wanted a finite number"),
+    "sentinels = [0x7fc00000]": ("sentinels = [0x100000000]", "point 'flow_mass': sentinels: 4294967296 is no raw float32, wanted 0 to 4294967295"),
+    OWN: ("point = 3", "device 'meter-7': point: got 3, wanted a list"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("found", ALONE)
+def test_a_mistake_is_one_line_and_no_other(tmp_path, found):
+    wrong, wanted = ALONE[found]
+    assert found in GOOD
+    (line,) = errors(tmp_path, GOOD.replace(found, wrong, 1))
+    assert wanted in line
+    assert "secret" not in line
+    assert line.isprintable()
+
+
+ADDED = {
+    "[spool]\nmax_bytes = 1e9": "spool: max_bytes: got 1000000000.0, wanted a whole number",
+    '[spool]\npath = "a\\u0000b"': r"spool: path: got 'a\x00b', wanted no control characters",
+    "[clock]\nhold_s = inf": "clock: hold_s: got inf, wanted a finite number",
+    '[metrics]\nlisten = "h:²"': "metrics: listen: got 'h:²', wanted host:port",
+    '[[link]]\nname = "b"\nurl = "tls://10.0.0.6"\nca_file = "/"': "link 'b': ca_file: /: is not a file",
+    '[[link]]\nname = "b"\nurl = "rtu:///dev//ttyUSB0"': "link 'b': url: link 'bus0' has this endpoint already",
+    '[[device]]\nname = "b"\nlink = "bus0"\nprofile = "eastron_sdm120"\ntags = []': "device 'b': tags: is empty",
+    '[[device]]\nname = "b"\nlink = "bus0"\nprofile = "eastron_sdm120"\ntags = 3': "device 'b': tags: got 3, wanted a list",
+    '[[device]]\nname = "b"\nlink = "bus0"\nprofile = "eastron_sdm120"\ntag = 3': "device 'b': tag: got 3, wanted a table",
+    '[[device]]\nname = "b"\nlink = "bus0"\nprofile = 3': "device 'b': profile: got 3, wanted a text in quotes",
+    '[[device]]\nname = "b"\nprofile = "eastron_sdm120"': "device 'b': link: is missing",
+    '[[device]]\nlink = "bus0"\nprofile = "eastron_sdm120"': "device #3: name: is missing",
+    '[[device]]\nname = "command"\nlink = "bus0"\nprofile = "eastron_sdm120"': "device 'command': this name is the topic of commands",
+    '[[device]]\nname = "b"\nlink = "bus0"\n[[device.point]]\nname = "s"\nfunction = "input"\naddress = 1\ntype = "string16"':
+        "device 'b': this device has only texts, wanted at least one point with a number",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ADDED)
+def test_a_mistake_in_a_further_table_is_found(tmp_path, text):
+    (line,) = errors(tmp_path, f"{GOOD}\n{text}\n")
+    assert ADDED[text] in line
+
+
+TEXTS = """
+  [[device.point]]
+  name = "serial"
+  function = "holding"
+  address = 0
+  type = "string16"
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        (
+            'tags = ["flow_mass", "serial"]',
+            "tags: 'serial' is a text and read at the start, wanted points with numbers",
+        ),
+        ("tag.serial.high = 3", "tag 'serial': 'serial' is a text and read at the start, wanted points with numbers"),
+        ('tags = ["flow_mass", "flow_mass"]', "tags: names a point twice"),
+    ],
+)
+def test_texts_are_no_tags(tmp_path, more, wanted):
+    assert errors(tmp_path, GOOD + TEXTS) == []
+    told = errors(tmp_path, GOOD.replace("unit = 7\n", f"unit = 7\n{more}\n") + TEXTS)
+    assert told == [f"device 'meter-7': {wanted}"]
+
+
+TOGETHER = [  # replacements, and the lines they make: all of them, and no false one that follows from another
+    (
+        {'"ps1-gw1"': '"g 1"', "[mqtt]\n": '[mqtt]\npassword_file = "nope"\n', "[[link]]": '[metrics]\nlisten = "x"\n[[link]]'},
+        ["gateway: id:", "metrics: listen:", "mqtt: password_file: nope: No such file"],
+    ),
+    ({"low = 10.0": "low = 300.0", "priority = 2": "priority = 9"}, ["priority: got 9", "low = 300.0 must be below high"]),
+    ({"low = 10.0": "low = 300.0", "high = 250.0": "high = true"}, ["high: got true"]),
+    (
+        {"scale = 0.001": "scale = 0\n  bit = 3", "[0, 400]": "[5, 1]"},
+        ["scale 0 makes every value 0", "range [5.0, 1.0]: the first number must be below", "'bit' goes with type bool"],
+    ),
+    (
+        {"mqtts://": "mqtts://u:p@", "[mqtt]\n": '[mqtt]\npassword_file = "nope"\nkey_file = "gone"\n'},
+        ["mqtt: url: got", "mqtt: cert_file and key_file go together", "password_file: nope", "key_file: gone"],
+    ),
+    ({"unit = 1\n": "unit = 300\n", 'link = "bus0"\nunit = 7': 'link = "skid-a"\nunit = 1'}, ["device 'ft-101': unit: got 300"]),
+    ({'name = "bus0"\n': ""}, ["link #2: name: is missing"]),
+    ({'url = "tcp://10.0.0.5:502"': "url = 3", 'name = "bus0"': 'name = "skid-a"'}, ["link 'skid-a': url: got 3", "link 'skid-a': name is given twice", "no link 'bus0', wanted one of skid-a"]),
+    (
+        {"period_s = 2.0": "period = 3", "priority = 2": "priority = 9", "low = 10.0": "low = 300", '"temperature"]': '"temprature"]', 'name = "meter-7"': 'name = "ft-101"'},
+        ["period: unknown key", "priority: got 9", "low = 300.0 must be below", "name is given twice", "did you mean 'temperature'?"],
+    ),
+    ({"address = 0x0106": "address = 70000", "unit = 7\n": 'unit = 7\ntags = ["flow"]\n'}, ["address: got 70000", "no point 'flow'"]),
+    ({'type = "float32"': 'type = "flaot32"', "unit = 7\n": 'unit = 7\ntags = ["flow"]\n'}, ["type: unknown type 'flaot32'"]),
+    ({'profile = "endresshauser_proline"\n': "profile = 3\n"}, ["profile: got 3"]),
+    ({OWN: OWN + OWN}, ["point 'flow_mass': given twice (points 1 and 2)"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "wanted"), TOGETHER)
+def test_every_error_is_told_beside_the_others_and_makes_no_false_one(tmp_path, changes, wanted):
+    text = GOOD
+    for found, wrong in changes.items():
+        assert found in text
+        text = text.replace(found, wrong, 1)
+    told = errors(tmp_path, text)
+    assert len(told) == len(wanted), told
+    for part in wanted:
+        assert sum(part in line for line in told) == 1, (part, told)
+
+
+def test_what_is_right_beside_an_error_can_still_be_planned(tmp_path):
+    spec, told = examine(written(tmp_path, GOOD.replace('"ps1-gw1"', '"ps 1"').replace("unit = 7\n", "unit = 700\n")))
+    assert len(told) == 2
+    assert [link.name for link in spec.links] == ["skid-a", "bus0"]
+    assert [device.name for device in spec.devices] == ["ft-101"]
+    spec, told = examine(written(tmp_path, GOOD.replace("tcp://10.0.0.5", "tcp://")))
+    assert len(told) == 1
+    assert [device.name for device in spec.devices] == ["meter-7"]
+
+
+def test_whole_numbers_are_numbers(tmp_path):
+    spec = load_gateway(written(tmp_path, GOOD.replace("period_s = 2.0", "period_s = 2")))
+    assert spec.devices[0].tags[1].period_s == 2.0
+
+
+def test_a_link_shows_a_certificate_with_a_key_that_only_we_may_read(tmp_path):
+    cert, key = certificates.authority(tmp_path / "ca").issue("gw1")
+    text = GOOD.replace(
+        'url = "tcp://10.0.0.5:502"', f'url = "tls://10.0.0.5"\ncert_file = "{cert}"\nkey_file = "{key}"'
+    )
+    assert load_gateway(written(tmp_path, text)).links[0].key_file == key
+    alone = text.replace(f'cert_file = "{cert}"', "")
+    assert errors(tmp_path, alone) == ["link 'skid-a': cert_file and key_file go together"]
+    key.chmod(0o644)
+    assert errors(tmp_path, text) == [
+        f"link 'skid-a': key_file: {key}: others may read it (mode 0644), wanted 0600 or 0400"
+    ]
+    key.chmod(0o600)
+    key.write_text("no key")
+    assert errors(tmp_path, text) == [
+        f"link 'skid-a': key_file: {key}: holds no private key, wanted PEM without a passphrase"
+    ]
+
+
+STORE = '[mqtt]\nurl = "mqtt://h"\n[ingest]\nid = "i1"\ncorridor = "c"\n[store]\nurl = "{url}"\n'
+
+
+@pytest.mark.parametrize(
+    "url", ["influx2://h:8086", "influx1://h", "sqlite://", "sqlite:///", "sqlite:///a%00b", "sqlite:///tmp"]
+)
+def test_a_store_that_could_not_be_opened_is_refused(tmp_path, url):
+    (line,) = errors(tmp_path, STORE.format(url=url))
+    assert line.startswith("store: url: ")
+
+
+def test_every_error_of_an_ingest_at_once(tmp_path):
+    (tmp_path / "token").write_text("t0k")
+    (tmp_path / "token").chmod(0o644)
+    text = STORE.format(url="foo://h").replace('"i1"', '"i 1"').replace("[ingest]", 'password_file = "nope"\n[ingest]')
+    told = errors(tmp_path, text + 'token_file = "token"\n')
+    assert [line.split(":")[1] for line in told] == [" id", " url", " password_file", " token_file"]
+
+
+def test_every_error_of_a_console_at_once(tmp_path):
+    told = errors(tmp_path, '[mqtt]\nurl = 3\n[console]\nlisten = "127.0.0.1:²"\n[store]\n')
+    assert [line.split(", ")[0] for line in told] == [
+        "mqtt: url: got 3",
+        "store: url: is missing",
+        "console: listen: got '127.0.0.1:²'",
+    ]
+
+
 def test_ten_mistakes_are_ten_lines(tmp_path):
     text = GOOD
     picked = [
@@ -168,7 +366,7 @@ def test_ten_mistakes_are_ten_lines(tmp_path):
         (b"\x00\xff\x81\x99", "is not text"),
         (GOOD[:200].encode() + b"\n[mqtt", "is not TOML"),
         (GOOD.replace("[[link]]", "[link]", 1).encode(), "is not TOML"),
-        (b"link = 3\n", "link: got 3, wanted a valid list"),
+        (b"link = 3\n", "link: got 3, wanted a list"),
         (b"a = 1\n", "is missing"),
     ],
 )
@@ -275,6 +473,11 @@ def test_no_broken_file_ends_in_a_traceback(tmp_path):
         "inf",
         '""',
         "1979-05-27",
+        "nan",
+        "1e300",
+        '"a\\u001bb\\nc"',
+        '"rtu:///x?baudrate=²"',
+        '"h:²"',
     ]
     for _ in range(300):
         changed = lines[: rng.randrange(len(lines))] if rng.random() < 0.2 else list(lines)
@@ -286,4 +489,4 @@ def test_no_broken_file_ends_in_a_traceback(tmp_path):
                     f"{key}= {rng.choice(wild)}" if is_pair else rng.choice(["[link]", "[[gateway]]", "x=1", ""])
                 )
         told = check(written(tmp_path, "\n".join(changed)))
-        assert all("\n" not in line for line in told)
+        assert all(line.isprintable() for line in told)
