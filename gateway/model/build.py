@@ -173,6 +173,11 @@ class Builder:
                 self.wrong(place, key, f"{where} has no point {shown(name)}{hint}")
             elif name not in wanted and table.has("tags"):
                 self.wrong(place, key, "has settings but is not in 'tags'; add it there")
+        kinds = {point.name: point.kind for point in points}
+        for name, given in table.tag.items():
+            if name in kinds and given.has("detect"):
+                for setting, detector in _idle(given, DEFAULT_DETECT[kinds[name]]):
+                    self.wrong(place, f"tag {shown(name)}", f"{setting} is set, wanted '{detector}' in detect as well")
 
     def mqtt(self, table: MqttTable, default_user: str | None) -> MqttSpec:
         """Return the broker settings with the password read from its file or the environment."""
@@ -213,6 +218,14 @@ class Builder:
             self.wrong(place, key, f"{hide(str(given))}: {fault}")
             return None
         return path
+
+
+def _idle(given: TagTable, default: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (setting, detector) of what is set for a detector that does not look at this tag."""
+    detect = default if given.detect is None else given.detect
+    found = [(name, "limits") for name in LIMITS if getattr(given, name) is not None and given.has(name)]
+    found += [("rate", "rate")] if given.rate is not None and given.has("rate") else []
+    return [(setting, detector) for setting, detector in found if detector not in detect]
 
 
 def _listen(table: MetricsTable | ConsoleTable | None) -> tuple[str, int] | None:

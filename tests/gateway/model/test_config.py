@@ -165,6 +165,7 @@ ALONE = {
     "on_delay_s = 15": ("on_delay_s = 1e10", "tag 'mass_flow': on_delay_s: got 10000000000.0, wanted less than or equal to 86400"),
     "period_s = 1.0": ("off_delay_s = inf", "tag 'mass_flow': off_delay_s: got inf, wanted a finite number"),
     "high = 250.0": ("high = nan", "tag 'mass_flow': high: got nan, wanted a finite number"),
+    'detect = ["limits", "rate"]': ('detect = ["frozen", "limits"]', "tag 'mass_flow': rate is set, wanted 'rate' in detect as well"),
     "low = 10.0": ("low = true", "tag 'mass_flow': low: got true, wanted a number"),
     '  unit = "kg/s"\n  period_s': ('  unit = "°C"\n  period_s', "tag 'mass_flow': unit: got '°C', wanted ASCII"),
     'name = "flow_mass"': ('name = "time"', "device 'meter-7': point 'time': name: got 'time', wanted another name"),
