@@ -1,0 +1,82 @@
+"""Commands about configuration files: check, plan, schema, acl."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from gateway.commands.terminal import DONE, WRONG_INPUT, refuse
+
+
+def check(options: argparse.Namespace) -> int:
+    """Report every error of configuration files."""
+    from gateway.acquire.plan import plan
+    from gateway.model.config import ConfigError, check, load_gateway
+
+    wrong: list[str] = []
+    for path in options.files:
+        lines = check(path)
+        if not lines:
+            try:
+                lines = [f"{path}: {line}" for line in plan(load_gateway(path)).errors] if _is_gateway(path) else []
+            except ConfigError as error:
+                lines = error.lines
+        wrong += lines
+    return refuse(wrong) if wrong else DONE
+
+
+def _is_gateway(path: Path) -> bool:
+    from drivers.profile import read_toml
+    from gateway.model.config import kind_of
+
+    return kind_of(read_toml(path)) == "gateway"
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print what a gateway will ask, and what that costs."""
+    from gateway.acquire.plan import plan, report
+    from gateway.model.config import ConfigError, load_gateway
+
+    try:
+        found = report(plan(load_gateway(options.config)))
+    except ConfigError as error:
+        return refuse(error.lines)
+    if options.json:
+        print(json.dumps(found))
+        return WRONG_INPUT if found["errors"] else DONE
+    print(f"{found['gateway']}: {found['devices']} devices, {found['tags']} tags")
+    print(f"{'link':<20} {'requests':>8} {'bus time':>9} {'load':>7}")
+    for link in found["links"]:
+        print(f"{link['name']:<20} {link['requests_per_cycle']:>8} {link['bus_time_s']:>8.3f}s {link['load']:>6.1%}")
+    print(f"\n{'device':<20} {'unit':>4} {'fc':>2} {'start':>6} {'count':>5} {'period':>7}")
+    for one in found["requests"]:
+        print(
+            f"{one['device']:<20} {one['unit']:>4} {one['function']:>2} {one['start']:>6} {one['count']:>5}"
+            f" {one['period_s']:>6g}s"
+        )
+    days = f"{found['spool_days']:g} days" if found["spool_days"] else "unknown (period 0)"
+    print(f"\nspool: {found['bytes_per_day'] / 1e6:.1f} MB a day, room for {days}")
+    return refuse(f"{options.config}: {line}" for line in found["errors"]) if found["errors"] else DONE
+
+
+def schema(options: argparse.Namespace) -> int:
+    """Print the JSON Schema of one kind of file."""
+    from drivers.profile import ProfileModel
+    from gateway.model.tables import SCHEMAS
+
+    model = ProfileModel if options.kind == "profile" else SCHEMAS[options.kind]
+    print(json.dumps(model.model_json_schema(), indent=2))
+    return DONE
+
+
+def acl(options: argparse.Namespace) -> int:
+    """Print the broker's access list."""
+    from gateway.model.config import ConfigError
+    from gateway.wire.acl import mosquitto
+
+    try:
+        print(mosquitto(options.files), end="")
+    except ConfigError as error:
+        return refuse(error.lines)
+    return DONE

@@ -1,0 +1,23 @@
+"""Commands about the machine they run on: bench, warm."""
+
+from __future__ import annotations
+
+import argparse
+
+from gateway.commands.terminal import refuse, say
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure."""
+    try:
+        from tests.benchmarks import main as benchmarks
+    except ModuleNotFoundError:
+        return refuse(["the benchmarks live in tests/benchmarks of a checkout: run `corridor bench` in its folder"])
+    return int(benchmarks.run(options.stage, as_json=options.json))
+
+
+def warm(options: argparse.Namespace) -> int:
+    """Compile all kernels ahead."""
+    from gateway.warm import warm
+
+    return warm(say)

@@ -1,0 +1,90 @@
+"""Commands about meter profiles: list, show, lint, import."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.commands.terminal import DONE, refuse, say
+
+OWN: Final = Path("profiles")  # of the user, in the folder where the command is typed
+
+
+def list_all(options: argparse.Namespace) -> int:
+    """Print all profiles."""
+    from drivers import profile
+
+    rows = [profile.find(name, (OWN,)) for name in profile.names((OWN,))]
+    if options.json:
+        keys = ("name", "vendor", "model", "measurement", "grade", "source")
+        print(json.dumps([{**{key: getattr(p, key) for key in keys}, "points": len(p.points)} for p in rows]))
+        return DONE
+    print(f"{'profile':<28} {'grade':<5} {'points':>6}  {'measurement':<18} meter")
+    for p in rows:
+        print(f"{p.name:<28} {p.grade:<5} {len(p.points):>6}  {p.measurement:<18} {p.vendor} {p.model}")
+    return DONE
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print one profile with its points."""
+    from drivers import profile
+
+    try:
+        path = Path(options.name)
+        found = profile.load(path) if path.suffix == ".toml" else profile.find(options.name, (OWN,))
+    except profile.ProfileError as error:
+        return refuse(error.lines)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return DONE
+    print(f"{found.vendor} {found.model}, measurement {found.measurement}, grade {found.grade}\nsource: {found.source}")
+    for quirk in found.quirks:
+        print(f"note: {quirk}")
+    print(f"\n{'point':<28} {'function':<8} {'address':>7} {'type':<10} {'order':<6} {'scale':>8} {'unit':<8} kind")
+    for p in found.points:
+        print(
+            f"{p.name:<28} {p.function:<8} {p.address:>7} {p.type:<10} {p.word_order:<6} {p.scale:>8g} {p.unit:<8}"
+            f" {p.kind}"
+        )
+    return DONE
+
+
+def lint(options: argparse.Namespace) -> int:
+    """Print what a careful reader would question."""
+    from drivers import profile
+
+    code = DONE
+    for name in options.names or profile.names():
+        try:
+            found = profile.load(Path(name)) if name.endswith(".toml") else profile.find(name, (OWN,))
+        except profile.ProfileError as error:
+            code = refuse(error.lines)
+            continue
+        for note in profile.lint(found):
+            print(f"{found.name}: {note}")
+    return code
+
+
+def import_csv(options: argparse.Namespace) -> int:
+    """Make a profile from a spreadsheet."""
+    from drivers import profile
+
+    keys = ("vendor", "model", "measurement", "source", "grade")
+    about: dict[str, Any] = {key: value for key in keys if (value := getattr(options, key)) is not None}
+    if options.enron:
+        about["enron"] = True
+    try:
+        text = profile.import_csv(options.file, about)
+    except profile.ProfileError as error:
+        return refuse(error.lines)
+    if str(options.out) == "-":
+        print(text, end="")
+        return DONE
+    out = options.out or OWN / f"{options.file.stem}.toml"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text)
+    say(f"{out}: {text.count('{name =')} points; now look it over: `corridor profile lint {out}`")
+    return DONE

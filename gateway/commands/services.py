@@ -1,0 +1,131 @@
+"""Commands that run until they are told to end: run, ingest, console, sim, demo."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sqlite3
+from collections.abc import Awaitable, Callable
+
+from gateway.commands.terminal import DONE, WRONG_INPUT, refuse, say
+
+Service = Callable[[asyncio.Event], Awaitable[None]]  # ends when the event is set
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the gateway."""
+    from gateway.acquire.plan import plan
+    from gateway.model.config import ConfigError, load_gateway, state_dir
+
+    try:
+        spec = load_gateway(options.config)
+    except ConfigError as error:
+        return refuse(error.lines)
+    found = plan(spec)
+    if found.errors:
+        return refuse(f"{options.config}: {line}" for line in found.errors)
+    from gateway import app
+
+    return asyncio.run(app.main(found, state_dir(options.state, spec.id)))
+
+
+def ingest(options: argparse.Namespace) -> int:
+    """Bring data from the broker into the database."""
+    from gateway.model.config import ConfigError, load_ingest, state_dir
+
+    try:
+        spec = load_ingest(options.config)
+    except ConfigError as error:
+        return refuse(error.lines)
+    from gateway.ingest import app
+
+    async def serve(stop: asyncio.Event) -> None:
+        await app.run(spec, state_dir(options.state, spec.id), stop=stop)
+
+    return _serve(serve)
+
+
+def console(options: argparse.Namespace) -> int:
+    """Serve the operators' console."""
+    from gateway.model.config import ConfigError, load_console
+
+    try:
+        spec = load_console(options.config)
+    except ConfigError as error:
+        return refuse(error.lines)
+    from gateway.console import app
+    from gateway.history.store import open_store
+
+    async def serve(stop: asyncio.Event) -> None:
+        store = open_store(spec.store) if spec.store else None
+        await app.run(spec, store, stop=stop, ready=lambda url: say(f"console: {url}"))
+
+    return _serve(serve)
+
+
+def sim(options: argparse.Namespace) -> int:
+    """Serve every device of a gateway.toml as a simulated meter."""
+    from gateway.model.config import ConfigError, load_gateway
+
+    try:
+        spec = load_gateway(options.config)
+    except ConfigError as error:
+        return refuse(error.lines)
+    from drivers.sim.faults import FaultsError
+    from drivers.sim.server import ServerTls, SimError
+    from gateway.demo.fleet import simulate
+
+    tls = ServerTls(options.cert, options.key) if options.cert and options.key else None
+
+    async def serve(stop: asyncio.Event) -> None:
+        await simulate(
+            [spec],
+            stop=stop,
+            say=say,
+            faults=options.faults,
+            seed=options.seed,
+            truth=options.truth,
+            tls=tls,
+            is_paced=options.paced,
+        )
+
+    try:
+        return asyncio.run(_until_signal(serve))
+    except (FaultsError, SimError) as error:
+        return refuse(error.lines)
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run the simulated corridor with everything around it."""
+    from gateway.demo import app
+
+    return asyncio.run(
+        app.main(
+            seconds=options.seconds,
+            port=options.port,
+            browser=not options.no_browser,
+            data=options.data,
+            seed=options.seed,
+            as_json=options.json,
+        )
+    )
+
+
+def _serve(serve: Service) -> int:
+    """Run a process until it is told to end; what the machine refuses it at the start is a line, not a traceback."""
+    try:
+        return asyncio.run(_until_signal(serve))
+    except (OSError, sqlite3.OperationalError) as error:
+        say(f"cannot start: {error}")
+        return WRONG_INPUT
+
+
+async def _until_signal(serve: Service) -> int:
+    """Run a process until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(stop)
+    return DONE
