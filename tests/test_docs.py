@@ -145,14 +145,24 @@ def test_every_topic_and_field_is_documented():
             assert field.name in text, (kind.__name__, field.name)
 
 
-def test_every_fault_is_documented():
-    from drivers.sim.faults import KINDS
+def test_every_fault_is_documented_with_the_range_and_default_of_its_keys():
+    from drivers.sim.faults import KINDS, TIMES, Number
 
-    text = (ROOT / "drivers" / "sim" / "README.md").read_text()
-    for kind, about in KINDS.items():
-        assert f"`{kind}`" in text, kind
-        for parameter in about.parameters:
-            assert f"`{parameter}`" in text, parameter
+    text = (ROOT / "docs" / "simulation.md").read_text()
+    rows = {cells[1]: cells[2:] for line in text.splitlines() if len(cells := line.split("|")) > 4}
+    for key, number in TIMES.items():
+        assert f"{number.low:g} to {number.high:g}" in rows[f" `{key}` "][0]
+    for name, kind in KINDS.items():
+        reach, _, keys, _ = rows[f" `{name}` "]
+        assert reach.strip() == kind.reach
+        assert re.findall(r"`([a-z_]+)`", keys) == list(kind.parameters)
+        for key, number in kind.parameters.items():
+            said = keys.split(f"`{key}`")[1]
+            if (number.low, number.high) != (Number().low, Number().high):
+                assert f"from {number.low:g} to {number.high:g}" in said, (name, key)
+            if number.default is not None:
+                assert f"({number.default:g})" in said, (name, key)
+            assert not number.is_whole or "whole" in said, (name, key)
 
 
 def test_the_unit_file_is_one_that_systemd_understands():

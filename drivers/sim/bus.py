@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
+import socket
 import stat
 import termios
 import tty
@@ -31,6 +33,7 @@ class PtyEndpoint:
         self._is_paced = is_paced
         self._ends: tuple[int, int] | None = None  # ours, and the one that clients open: held, so that none hangs up
         self._target = ""
+        self._claim: socket.socket | None = None
         self._inbox = bytearray()
         self._arrived = asyncio.Event()
 
@@ -38,30 +41,36 @@ class PtyEndpoint:
         """Make the pseudo terminal and its link; raises SimError and leaves alone what is not ours."""
         if wrong := _occupied(self.path):
             raise SimError([f"link '{self.link.name}': {wrong}"])
-        ours, theirs = os.openpty()
-        tty.setraw(theirs)
-        os.set_blocking(ours, False)
-        self._ends, self._target = (ours, theirs), os.ttyname(theirs)
         try:
+            self._claim = _claim(self.path)
+            self._ends = ours, theirs = os.openpty()
+            tty.setraw(theirs)
+            os.set_blocking(ours, False)
+            target = os.ttyname(theirs)
             self.path.unlink(missing_ok=True)
-            self.path.symlink_to(self._target)
+            self.path.symlink_to(target)
+            self._target = target
         except OSError as error:
-            self._target = ""
             await self.close()
-            raise SimError([f"link '{self.link.name}': cannot link {self.path}: {error.strerror}"]) from None
+            what = f"cannot link {self.path}: {error.strerror}"
+            if error.errno == errno.EADDRINUSE:
+                what = f"{self.path} is served by another simulation, wanted a free path"
+            raise SimError([f"link '{self.link.name}': {what}"]) from None
         asyncio.get_running_loop().add_reader(ours, self._on_bytes)
 
     async def close(self) -> None:
         """Hang up, and remove the link if it is still ours."""
-        if self._ends is None:
-            return
-        asyncio.get_running_loop().remove_reader(self._ends[0])
-        if self._target and self.path.is_symlink() and str(self.path.readlink()) == self._target:
-            self.path.unlink(missing_ok=True)
-        for end in self._ends:
-            os.close(end)
-        self._ends = None
+        if self._ends:
+            asyncio.get_running_loop().remove_reader(self._ends[0])
+            if self._target and self.path.is_symlink() and str(self.path.readlink()) == self._target:
+                self.path.unlink(missing_ok=True)
+            for end in self._ends:
+                os.close(end)
+        self._ends, self._target = None, ""
         self._inbox.clear()
+        if self._claim:
+            self._claim.close()
+            self._claim = None
 
     def drop(self) -> None:
         """Throw away what is on the line."""
@@ -112,6 +121,22 @@ class PtyEndpoint:
             os.write(self._ends[0], frame)
         except BlockingIOError:
             return  # nobody reads the line: what does not fit is lost, as on a wire
+
+
+def _claim(path: Path) -> socket.socket:
+    """Return what says that this process serves a path; raises OSError (EADDRINUSE) while another one does.
+
+    An abstract socket ends with its process, however that ends, and leaves no file. A lock on the terminal would not
+    do: clients take that one, and the number of a terminal goes to whoever opens the next.
+    """
+    where = os.fsencode(path.parent.resolve() / path.name)
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(b"\0corridor-sim:" + hashlib.sha256(where).hexdigest().encode())
+    except OSError:
+        claim.close()
+        raise
+    return claim
 
 
 def _occupied(path: Path) -> str:

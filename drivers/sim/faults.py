@@ -18,33 +18,74 @@ from drivers.sim.signals import gauss, key_of, ramp
 Reach = Literal["tag", "device", "link"]
 
 
+LONGEST_S: Final = 1e9  # some thirty years
+SHORTEST_S: Final = 1e-3  # nothing on a bus is faster, and the simulation wakes up for every begin and end
+LARGEST: Final = 1e15  # more than any meter shows, and far from overflow when faults come together
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """What a key of a fault may be: from low to high, both included.
+
+    default  when it is not given; None: it must be given, or the point says it, or another key stands for it
+    """
+
+    low: float = -LARGEST
+    high: float = LARGEST
+    default: float | None = None
+    is_whole: bool = False
+
+    def admits(self, value: object) -> bool:
+        """Return whether a key may have this value; NaN is between nothing."""
+        is_number = isinstance(value, int if self.is_whole else int | float) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high  # type: ignore[operator]
+
+    def __str__(self) -> str:
+        return f"a {'whole ' if self.is_whole else ''}number from {self.low:g} to {self.high:g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a fault reaches, and its parameters with their defaults; None: must be given or comes from the point."""
+    """What a fault reaches, and its parameters.
+
+    one_of    parameters of which only one can be given; is_needed: and one must be
+    """
 
     reach: Reach
-    parameters: Mapping[str, float | None] = field(default_factory=dict)
+    parameters: Mapping[str, Number] = field(default_factory=dict)
+    one_of: tuple[str, ...] = ()
+    is_needed: bool = False
 
 
+_SHIFT: Final = {"size": Number(), "factor": Number()}
 KINDS: Final[dict[str, Kind]] = {
     "freeze": Kind("tag"),  # holds its last value
-    "spike": Kind("tag", {"size": None, "factor": None, "samples": 1.0}),  # the first reads of the window
-    "step": Kind("tag", {"size": None, "factor": None}),  # a bias
-    "drift": Kind("tag", {"per_s": None}),  # a ramp, unit per second
-    "noise": Kind("tag", {"factor": 5.0, "sd": None}),  # noise up
-    "stuck_high": Kind("tag", {"value": None}),  # at the end of its range
-    "stuck_low": Kind("tag", {"value": None}),
-    "limit": Kind("tag", {"value": None, "ramp_s": 2.0}),  # beyond a limit, whichever side it is on
+    "spike": Kind(  # the first reads of the window
+        "tag", {**_SHIFT, "samples": Number(1, 1e6, 1.0, is_whole=True)}, one_of=("size", "factor"), is_needed=True
+    ),
+    "step": Kind("tag", _SHIFT, one_of=("size", "factor"), is_needed=True),  # a bias
+    "drift": Kind("tag", {"per_s": Number()}, one_of=("per_s",), is_needed=True),  # a ramp, unit per second
+    "noise": Kind("tag", {"factor": Number(0, default=5.0), "sd": Number(0)}, one_of=("factor", "sd")),  # noise up
+    "stuck_high": Kind("tag", {"value": Number()}),  # at the end of its range
+    "stuck_low": Kind("tag", {"value": Number()}),
+    "limit": Kind(  # beyond a limit, whichever side it is on
+        "tag", {"value": Number(), "ramp_s": Number(0, LONGEST_S, 2.0)}, one_of=("value",), is_needed=True
+    ),
     "nan": Kind("device"),  # not available: NaN or sentinel; with `tag` only that one
     "silent": Kind("device"),  # no answer
-    "slow": Kind("device", {"delay_s": 0.5, "jitter_s": 0.0}),
-    "exception": Kind("device", {"code": 4.0}),
-    "garbage": Kind("device", {"share": 1.0}),  # random bytes; on RTU also a wrong CRC
+    "slow": Kind("device", {"delay_s": Number(0, LONGEST_S, 0.5), "jitter_s": Number(0, LONGEST_S, 0.0)}),
+    "exception": Kind("device", {"code": Number(1, 255, 4.0, is_whole=True)}),
+    "garbage": Kind("device", {"share": Number(0, 1, 1.0)}),  # random bytes; on RTU also a wrong CRC
     "refuse": Kind("link"),  # nothing listens; a serial adapter is unplugged
     "cut": Kind("link"),  # the connection drops at every request, and can be dialled again
 }
-_NEEDS: Final = {"spike": ("size", "factor"), "step": ("size", "factor"), "drift": ("per_s",), "limit": ("value",)}
-_KEYS: Final = ("kind", "name", "device", "tag", "start_s", "duration_s", "every_s")
+_NAMES: Final = ("kind", "name", "device", "tag")
+TIMES: Final = {
+    "start_s": Number(0, LONGEST_S),
+    "duration_s": Number(SHORTEST_S, LONGEST_S),
+    "every_s": Number(SHORTEST_S, LONGEST_S),
+}
+_KEYS: Final = (*_NAMES, *TIMES)
 
 
 class FaultsError(Exception):
@@ -79,7 +120,7 @@ class Fault:
 
     def parameter(self, name: str) -> float | None:
         """Return a parameter or its default."""
-        return self.parameters.get(name, KINDS[self.kind].parameters.get(name))
+        return self.parameters.get(name, KINDS[self.kind].parameters[name].default)
 
     def occurrence(self, t: float) -> int | None:
         """Return which of its occurrences is going on at t, None when none is."""
@@ -103,16 +144,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class FaultScript:
-    """All faults of one run."""
+    """All faults of one run; `source` is the file they are from, for what is said about them."""
 
     faults: tuple[Fault, ...] = ()
+    source: str = "faults"
 
-    def check(self, meters: Iterable[MeterSpec], source: str = "faults") -> list[str]:
+    def check(self, meters: Iterable[MeterSpec]) -> list[str]:
         """Return one line per fault that does not fit these meters."""
         known = {meter.name: meter for meter in meters}
         lines = []
         for fault in self.faults:
-            place = f"{source}: fault '{fault.name}'"
+            place = f"{self.source}: fault '{fault.name}'"
             meter = known.get(fault.device)
             if meter is None:
                 lines.append(f"{place}: device: no device '{fault.device}'{_near(fault.device, known)}")
@@ -149,20 +191,21 @@ def load(path: Path) -> FaultScript:
 
 def parse(table: Mapping[str, Any], source: str = "faults") -> FaultScript:
     """Return the script that a table says; raises FaultsError with every error at once."""
-    lines = [f"{source}: unknown key '{key}'{_near(key, ('fault',))}" for key in table if key != "fault"]
+    lines = [f"{source}: unknown key {key!r}{_near(key, ('fault',))}" for key in table if key != "fault"]
     entries = table.get("fault", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise FaultsError([*lines, f"{source}: fault: got {type(entries).__name__}, wanted [[fault]] tables"])
     faults = []
     for i, entry in enumerate(entries):
-        place = f"{source}: fault '{entry.get('name', f'#{i + 1}')}'"
+        name = entry.get("name")
+        place = f"{source}: fault '{name if _is_name(name) else f'#{i + 1}'}'"
         wrong = [f"{place}: {what}" for what in _wrong(entry)]
         lines += wrong
         if not wrong:
             faults.append(_fault(entry, i))
     if lines:
         raise FaultsError(lines)
-    return FaultScript(tuple(faults))
+    return FaultScript(tuple(faults), source)
 
 
 def _fault(entry: Mapping[str, Any], i: int) -> Fault:
@@ -178,31 +221,33 @@ def _wrong(entry: Mapping[str, Any]) -> list[str]:
         found = "is missing" if name is None else f"got {name!r}"
         return [f"kind: {found}, wanted one of {', '.join(KINDS)}{_near(str(name), KINDS)}"]
     kind, lines = KINDS[name], []
-    allowed = (*_KEYS, *kind.parameters)
+    numbers = {**TIMES, **kind.parameters}
+    allowed = (*_NAMES, *numbers)
     for key, value in entry.items():
         if key not in allowed:
-            lines.append(f"unknown key '{key}'{_near(key, allowed)}")
-        elif key in ("kind", "name", "device", "tag"):
-            if not isinstance(value, str) or not value:
+            lines.append(f"unknown key {key!r}{_near(key, allowed)}")
+        elif key in _NAMES:
+            if not _is_name(value):
                 lines.append(f"{key}: got {value!r}, wanted a name")
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            lines.append(f"{key}: got {value!r}, wanted a number")
-        elif key in ("start_s", "delay_s", "jitter_s", "ramp_s", "sd") and value < 0:
-            lines.append(f"{key}: got {value}, wanted 0 or more")
-        elif key in ("duration_s", "every_s", "samples") and value <= 0:
-            lines.append(f"{key}: got {value}, wanted more than 0")
+        elif not numbers[key].admits(value):
+            lines.append(f"{key}: got {value!r}, wanted {numbers[key]}")
     lines += [f"{key}: is missing" for key in ("device", "start_s", "duration_s") if key not in entry]
     if kind.reach == "tag" and "tag" not in entry:
         lines.append(f"tag: is missing, {name} happens to one tag")
     if "tag" in entry and kind.reach != "tag" and name != "nan":
         lines.append(f"tag: {name} happens to a whole {kind.reach}, wanted no tag")
-    needed = _NEEDS.get(name, ())
-    if needed and sum(key in entry for key in needed) != 1:
-        lines.append(f"wants {'exactly one of ' if len(needed) > 1 else ''}{', '.join(needed)}")
+    n_given = sum(key in entry for key in kind.one_of)
+    if n_given > 1 or n_given < kind.is_needed:
+        how = "" if len(kind.one_of) == 1 else "exactly one of " if kind.is_needed else "at most one of "
+        lines.append(f"wants {how}{', '.join(kind.one_of)}")
     every_s, duration_s = entry.get("every_s"), entry.get("duration_s")
     if isinstance(every_s, int | float) and isinstance(duration_s, int | float) and 0 < every_s <= duration_s:
         lines.append(f"every_s: got {every_s}, wanted more than duration_s = {duration_s}")
     return lines
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable()
 
 
 def _near(word: str, names: Iterable[str]) -> str:

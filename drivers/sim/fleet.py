@@ -276,7 +276,7 @@ class Fleet:
         delay_s = _delay_s(kinds.get("slow"), device.requests)
         if refused := kinds.get("exception"):
             device.exceptions += 1
-            return Reply(refusal(request[0], int(refused.parameter("code") or 4)).pdu, delay_s=delay_s)
+            return Reply(refusal(request[0], int(refused.parameter("code") or 0)).pdu, delay_s=delay_s)
         answer = device.meter.answer(request, self._snapshot(device, running, t))
         if garbage := kinds.get("garbage"):
             key = key_of(self._world.seed, garbage.name, device.spec.name)

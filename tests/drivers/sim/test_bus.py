@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import time
 
 import pytest
@@ -107,6 +110,53 @@ async def test_a_link_left_by_a_killed_simulation_is_replaced(tmp_path):
     path.symlink_to("/dev/pts/9999")
     async with Fleet([meter("a", bus(path), 1, POINTS)]):
         assert str(path.readlink()) != "/dev/pts/9999"
+
+
+async def test_a_second_simulation_on_one_path_refuses_and_leaves_the_first_alone(stack, tmp_path):
+    link = bus(tmp_path / "tty0")
+    await start(stack, meter("a", link, 1, POINTS))
+    (tmp_path / "alias").symlink_to(tmp_path)
+    for path in (tmp_path / "tty0", tmp_path / "alias" / "tty0"):
+        with pytest.raises(SimError, match=rf"link 'bus0': {path} is served by another simulation, wanted a free path"):
+            async with Fleet([meter("b", bus(path), 1, POINTS)]):
+                pytest.fail("opened")
+    client = await client_of(stack, link.path)
+    assert (await client.read_input_registers(3, count=1, device_id=1)).registers == [103]
+    await stack.aclose()
+    async with Fleet([meter("b", link, 1, POINTS)]):
+        assert list(tmp_path.glob("tty0*")) == [tmp_path / "tty0"]
+
+
+async def test_after_a_kill_the_next_simulation_starts(tmp_path):
+    path = tmp_path / "tty0"
+    code = (
+        "import asyncio, sys\n"
+        "from tests.drivers.sim.test_bus import POINTS, bus, meter\n"
+        "from drivers.sim.fleet import serve\n"
+        "asyncio.run(serve([meter('a', bus(sys.argv[1]), 1, POINTS)], ready=lambda _: print('ready', flush=True)))"
+    )
+    first = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(path), stdout=subprocess.PIPE)
+    assert await first.stdout.readline() == b"ready\n"
+    with pytest.raises(SimError, match="is served by another simulation"):
+        async with Fleet([meter("a", bus(path), 1, POINTS)]):
+            pytest.fail("opened")
+    first.kill()
+    await first.wait()
+    assert path.is_symlink()
+    async with Fleet([meter("a", bus(path), 1, POINTS)]) as fleet, contextlib.AsyncExitStack() as stack:
+        fleet.set_value("a", "x3", 7.0)
+        client = await client_of(stack, path)
+        assert (await client.read_input_registers(3, count=1, device_id=1)).registers == [7]
+
+
+async def test_a_machine_without_free_terminals_is_told(tmp_path, monkeypatch):
+    def none_left():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "openpty", none_left)
+    with pytest.raises(SimError, match=r"link 'bus0': cannot link .*tty0: No space left on device"):
+        async with Fleet([meter("a", bus(tmp_path / "tty0"), 1, POINTS)]):
+            pytest.fail("opened")
 
 
 async def test_a_link_that_another_simulation_took_over_is_left_to_it(tmp_path):

@@ -55,12 +55,53 @@ def test_every_error_is_told_at_once_with_file_and_place():
         f"faults.toml: fault '#2': kind: got 'frezee', wanted one of {', '.join(KINDS)}; did you mean 'freeze'?",
         "faults.toml: fault 'c': wants exactly one of size, factor",
         "faults.toml: fault 'd': tag: silent happens to a whole device, wanted no tag",
-        "faults.toml: fault 'e': start_s: got -1, wanted 0 or more",
-        "faults.toml: fault 'e': duration_s: got 0, wanted more than 0",
-        "faults.toml: fault 'e': size: got 'big', wanted a number",
+        "faults.toml: fault 'e': start_s: got -1, wanted a number from 0 to 1e+09",
+        "faults.toml: fault 'e': duration_s: got 0, wanted a number from 0.001 to 1e+09",
+        "faults.toml: fault 'e': size: got 'big', wanted a number from -1e+15 to 1e+15",
         "faults.toml: fault 'e': tag: is missing, step happens to one tag",
         "faults.toml: fault 'f': every_s: got 3, wanted more than duration_s = 10.0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value", "wanted"),
+    [("exception", "code", 0, "a whole number from 1 to 255"),
+     ("exception", "code", 256, "a whole number from 1 to 255"),
+     ("exception", "code", -1, "a whole number from 1 to 255"),
+     ("exception", "code", 2.7, "a whole number from 1 to 255"),
+     ("exception", "code", True, "a whole number from 1 to 255"),
+     ("exception", "code", "4", "a whole number from 1 to 255"),
+     ("exception", "duration_s", 1e300, "a number from 0.001 to 1e+09"),
+     ("exception", "duration_s", 1e-300, "a number from 0.001 to 1e+09"),
+     ("exception", "start_s", math.inf, "a number from 0 to 1e+09"),
+     ("exception", "start_s", 10**400, "a number from 0 to 1e+09"),
+     ("exception", "every_s", math.nan, "a number from 0.001 to 1e+09"),
+     ("exception", "name", "two\nlines", "a name"),
+     ("exception", "device", 7, "a name"),
+     ("garbage", "share", 1.5, "a number from 0 to 1"),
+     ("slow", "delay_s", -0.1, "a number from 0 to 1e+09"),
+     ("slow", "jitter_s", math.nan, "a number from 0 to 1e+09")],
+)  # fmt: skip
+def test_a_value_out_of_its_range_is_told_in_one_line(kind, key, value, wanted):
+    entry = {"kind": kind, "name": "z", "device": "m1", "start_s": 1, "duration_s": 2, key: value}
+    (line,) = wrong(entry)
+    place = "#1" if key == "name" else "z"
+    assert line == f"faults.toml: fault '{place}': {key}: got {value!r}, wanted {wanted}"
+
+
+def test_what_stands_for_the_same_cannot_be_given_twice():
+    assert wrong(
+        {**ONE, "name": "a", "kind": "noise", "factor": 2, "sd": 1}, {**ONE, "name": "b", "kind": "drift"}
+    ) == [
+        "faults.toml: fault 'a': wants at most one of factor, sd",
+        "faults.toml: fault 'b': wants per_s",
+    ]
+    assert len(parse({"fault": [{**ONE, "kind": "noise"}]}).faults) == 1
+
+
+def test_a_misfit_is_told_with_the_file_it_is_in():
+    script = parse({"fault": [{**ONE, "name": "a", "device": "m2"}]}, "my/faults.toml")
+    assert script.check([meter(points=[X])]) == ["my/faults.toml: fault 'a': device: no device 'm2'"]
 
 
 @pytest.mark.parametrize("text", ["", "\0\1", "[[fault]", "fault = 3"])

@@ -11,7 +11,7 @@ import pytest
 from drivers import profile as profiles
 from drivers.encode import served_value
 from drivers.link import LinkSpec
-from drivers.sim.faults import Fault, FaultScript, FaultsError
+from drivers.sim.faults import KINDS, Fault, FaultScript, FaultsError, parse
 from drivers.sim.fleet import Fleet, serve
 from drivers.sim.frames import crc16, rtu
 from drivers.sim.server import SimError
@@ -174,6 +174,24 @@ async def test_exception_carries_its_code(stack):
     hand.s = 20.0
     assert (await client.ask(1, READ))[0] == 3
     assert fleet.statistics()["exceptions"] == {"m1": 1}
+
+
+@pytest.mark.parametrize(("kind", "key"), [(kind, key) for kind, about in KINDS.items() for key in about.parameters])
+async def test_no_value_that_a_script_may_have_ends_the_fleet(stack, kind, key):
+    number = KINDS[kind].parameters[key]
+    tag = {"tag": "n"} if KINDS[kind].reach == "tag" else {}
+    needed = {"value": 1} if kind == "limit" and key != "value" else {"size": 1} if key == "samples" else {}
+    entry = {"kind": kind, "device": "m1", "start_s": 0, "duration_s": 1e9, **tag, **needed}
+    for value in (number.low, number.high):
+        script = parse({"fault": [{**entry, key: int(value) if number.is_whole else value}]})
+        hand = HandClock()
+        async with contextlib.AsyncExitStack() as inner:
+            spec = meter(points=[X, N])
+            fleet = await inner.enter_async_context(Fleet([spec], script=script, clock=hand.clock()))
+            client = await inner.enter_async_context(connect(fleet.ports[spec.link.name]))
+            hand.s = 1e8
+            client.writer.write(client.request(1, READ))
+            await until(lambda fleet=fleet: fleet.statistics()["requests"]["m1"] == 1)
 
 
 async def test_slow_answers_late(stack):
