@@ -5,28 +5,38 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from typing import Any
 
-from gateway.commands.terminal import DONE, refuse
+from gateway.commands.terminal import DONE, WRONG_INPUT, refuse, say
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Report what spool folders hold."""
+    """Report what spool folders hold; a damaged one is a finding, one that is no spool is wrong input."""
     from gateway.spool.disk import verify
 
+    code = DONE
     for folder in options.dirs:
-        if not folder.is_dir():
-            return refuse([f"{folder}: is not a folder, wanted a spool"])
         found = verify(folder)
+        if found["reason"]:
+            say(f"{folder}: {found['reason']}")
+        is_spool = found["ok"] or found["damaged"]
+        if not is_spool:
+            code = WRONG_INPUT
         if options.json:
             print(json.dumps(found))
-            continue
-        print(f"{folder}: {'ok' if found['ok'] else 'damaged'}: {found['frames']} frames, {found['values']} values")
-        for boot, ranges in found["boots"].items():
-            spans = ", ".join(f"{a}-{b}" for a, b in ranges)
-            print(f"  boot {boot}: {spans}")
-        if found["damaged"]:
-            print(f"  {found['damaged']} damaged places")
-    return DONE
+        elif is_spool:
+            _tell(found)
+    return code
+
+
+def _tell(found: dict[str, Any]) -> None:
+    state = "ok" if found["ok"] else "damaged"
+    print(f"{found['dir']}: {state}: {found['frames']} frames, {found['values']} values")
+    for boot, ranges in found["boots"].items():
+        spans = ", ".join(f"{a}-{b}" for a, b in ranges)
+        print(f"  boot {boot}: {spans}")
+    if found["damaged"]:
+        print(f"  {found['damaged']} damaged places")
 
 
 def ledger(options: argparse.Namespace) -> int:

@@ -537,19 +537,29 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Return what a spool folder holds, reading only; for `corridor spool verify`."""
+    """Return what a spool folder holds, reading only; for `corridor spool verify`.
+
+    reason  why it is not ok, where that is not damage alone: no folder, no spool, or a segment that cannot be read
+    """
     boots: dict[int, RangeSet] = {}
     frames = values = batches = largest = damaged = 0
-    meta = _read_meta(folder / "meta") if (folder / "meta").exists() else {}
-    for number, path in segments_in(folder):
-        segment = scan(path, number)
+    segments, meta, reason = _contents(folder)
+    for number, path in segments:
+        try:
+            segment = scan(path, number)
+        except FileNotFoundError:
+            continue  # dropped meanwhile by the gateway whose spool this is
+        except OSError as error:
+            damaged += 1
+            reason = f"{path.name} cannot be read: {error.strerror}"
+            continue
         damaged += segment.damaged
         for i, (_, boot, first, n, n_values) in enumerate(segment.batches()):
             rows_of = {catalog: [len(t.names) for t in texts] for catalog, texts in segment.schemas.items()}
             try:
                 head, body = segment.read(i)
                 decode_frames(body, head, rows_of[catalog_of(body)])
-            except (ValueError, KeyError):
+            except (OSError, ValueError, KeyError):
                 damaged += 1
                 continue
             boots.setdefault(boot, RangeSet()).add(first, first + n - 1)
@@ -558,7 +568,8 @@ def verify(folder: Path) -> dict[str, Any]:
     through = int(meta.get("dropped_through", 0))
     return {
         "dir": str(folder),
-        "ok": damaged == 0,
+        "ok": damaged == 0 and reason is None,
+        "reason": reason,
         "boots": {str(boot): [list(span) for span in ranges] for boot, ranges in sorted(boots.items())},
         "frames": frames,
         "values": values,
@@ -567,3 +578,17 @@ def verify(folder: Path) -> dict[str, Any]:
         "damaged": damaged,
         "dropped_below": {str(boot): first for boot, first in first_kept.items() if first > 1 and through},
     }
+
+
+def _contents(folder: Path) -> tuple[list[tuple[int, Path]], dict[str, Any], str | None]:
+    """Return segments and meta of a spool, or why it is none."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+        segments = segments_in(folder)
+        if not segments and "meta" not in names:
+            return [], {}, "is not a spool: it has neither a segment (*.spool) nor meta"
+        return segments, _read_meta(folder / "meta") if "meta" in names else {}, None
+    except (NotADirectoryError, FileNotFoundError):
+        return [], {}, "is not a folder"
+    except OSError as error:
+        return [], {}, f"cannot be read: {error.strerror}"

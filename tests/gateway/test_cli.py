@@ -4,11 +4,13 @@ import json
 import socket
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 from gateway import cli
+from gateway.spool.disk import verify
 from tests.gateway.model.test_config import GOOD
 
 REGISTERS = Path(__file__).parents[3] / "shared" / "registers"
@@ -107,13 +109,55 @@ def test_acl_keeps_a_gateway_in_its_own_tree(config, capsys):
     assert not any("write" in line and "command" in line for line in lines)
 
 
-def test_ledger_and_verify_say_where_nothing_is(tmp_path, capsys):
+def test_ledger_says_where_nothing_is(tmp_path, capsys):
     assert cli.main(["ledger", "--state", str(tmp_path)]) == 1
     assert "no ledger here" in capsys.readouterr().err
-    assert cli.main(["spool", "verify", str(tmp_path / "nope")]) == 1
-    assert "is not a folder" in capsys.readouterr().err
+
+
+def sealed(body):
+    """Return the content of a meta file."""
+    return b"%08x %s" % (zlib.crc32(body), body)
+
+
+def test_verify_tells_a_spool_from_any_other_folder_and_reports_all(tmp_path, capsys):
+    nope, empty, file, spool = (tmp_path / name for name in ("nope", "empty", "file", "spool"))
+    empty.mkdir()
+    spool.mkdir()
+    file.write_text("")
+    (spool / "meta").write_bytes(sealed(b'{"boot": 1}'))
+    assert cli.main(["spool", "verify", str(spool)]) == 0
+    capsys.readouterr()
+    folders = [nope, empty, file, spool]
+    assert cli.main(["spool", "verify", *map(str, folders), "--json"]) == 1
+    told = capsys.readouterr()
+    found = [json.loads(line) for line in told.out.splitlines()]
+    assert [one["dir"] for one in found] == [str(folder) for folder in folders]
+    assert [one["ok"] for one in found] == [False, False, False, True]
+    no_spool = "is not a spool: it has neither a segment (*.spool) nor meta"
+    assert [one["reason"] for one in found] == ["is not a folder", no_spool, "is not a folder", None]
+    assert told.err.splitlines() == [f"{one['dir']}: {one['reason']}" for one in found[:3]]
+    assert cli.main(["spool", "verify", *map(str, folders)]) == 1
+    assert capsys.readouterr().out == f"{spool}: ok: 0 frames, 0 values\n"
+
+
+def test_a_segment_that_cannot_be_read_is_damage_with_a_reason(tmp_path, capsys):
+    (tmp_path / "0000000001.spool").write_bytes(b"")
+    (tmp_path / "0000000099.spool").mkdir()
     assert cli.main(["spool", "verify", str(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["frames"] == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert (found["ok"], found["damaged"]) == (False, 1)
+    assert found["reason"] == "0000000099.spool cannot be read: Is a directory"
+    assert told.err == f"{tmp_path}: {found['reason']}\n"
+
+
+def test_a_spool_that_others_may_not_read_says_so(tmp_path, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    found = verify(tmp_path)
+    assert (found["ok"], found["reason"]) == (False, "cannot be read: Permission denied")
 
 
 def test_usage_is_exit_2():
