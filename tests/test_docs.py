@@ -11,7 +11,7 @@ import pytest
 
 from drivers import profile
 from drivers.toml import models_in
-from gateway import cli
+from gateway.commands import words
 from gateway.model import config, tables
 from tests import certificates
 
@@ -22,7 +22,7 @@ MAP = (ROOT / "ARCHITECTURE.md").read_text()
 
 def commands():
     """Return the names of all commands of the command line."""
-    parser = cli._parser()
+    parser = words.parser()
     (sub,) = [
         action for action in parser._actions if hasattr(action, "choices") and action.choices and action.dest != "kind"
     ]

@@ -1,1 +1,1 @@
-"""What each command does; gateway/cli.py has their words and options. Each imports only what it needs."""
+"""The commands: words.py says how they are typed, the other modules what they do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 
 from gateway.commands.terminal import refuse, say
 
@@ -13,6 +14,7 @@ def bench(options: argparse.Namespace) -> int:
         from tests.benchmarks import main as benchmarks
     except ModuleNotFoundError:
         return refuse(["the benchmarks live in tests/benchmarks of a checkout: run `corridor bench` in its folder"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # benchmarks have servers to stop
     return int(benchmarks.run(options.stage, as_json=options.json))
 
 

@@ -14,18 +14,23 @@ OWN: Final = Path("profiles")  # of the user, in the folder where the command is
 
 
 def list_all(options: argparse.Namespace) -> int:
-    """Print all profiles."""
+    """Print all profiles that can be used, and what is wrong with the others."""
     from drivers import profile
 
-    rows = [profile.find(name, (OWN,)) for name in profile.names((OWN,))]
+    rows, code = [], DONE
+    for name in profile.names((OWN,)):
+        try:
+            rows.append(profile.find(name, (OWN,)))
+        except profile.ProfileError as error:
+            code = refuse(error.lines)
     if options.json:
         keys = ("name", "vendor", "model", "measurement", "grade", "source")
         print(json.dumps([{**{key: getattr(p, key) for key in keys}, "points": len(p.points)} for p in rows]))
-        return DONE
+        return code
     print(f"{'profile':<28} {'grade':<5} {'points':>6}  {'measurement':<18} meter")
     for p in rows:
         print(f"{p.name:<28} {p.grade:<5} {len(p.points):>6}  {p.measurement:<18} {p.vendor} {p.model}")
-    return DONE
+    return code
 
 
 def show(options: argparse.Namespace) -> int:
@@ -76,15 +81,38 @@ def import_csv(options: argparse.Namespace) -> int:
     about: dict[str, Any] = {key: value for key in keys if (value := getattr(options, key)) is not None}
     if options.enron:
         about["enron"] = True
+    to_stdout = str(options.out) == "-"
+    out = options.out or OWN / f"{options.file.stem}.toml"
+    if not to_stdout and not _is_profile_name(out):
+        how = "wanted letters, digits, '_', '-' and '.', as in my_meter.toml; --out FILE says another"
+        return refuse([f"{str(out)!r}: a profile cannot have this file name, {how}"])
     try:
         text = profile.import_csv(options.file, about)
     except profile.ProfileError as error:
         return refuse(error.lines)
-    if str(options.out) == "-":
+    if to_stdout:
         print(text, end="")
         return DONE
-    out = options.out or OWN / f"{options.file.stem}.toml"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("w" if options.force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return refuse([f"{out}: is there already, wanted another --out FILE, or --force to overwrite it"])
+    except OSError as error:
+        return refuse([f"{out}: cannot be written: {error.strerror}"])
     say(f"{out}: {text.count('{name =')} points; now look it over: `corridor profile lint {out}`")
     return DONE
+
+
+def _is_profile_name(path: Path) -> bool:
+    """Return whether a configuration can name the profile in this file."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from drivers.profile import Name
+
+    try:
+        TypeAdapter(Name).validate_python(path.stem)
+    except ValidationError:
+        return False
+    return path.suffix == ".toml"

@@ -8,20 +8,21 @@ import signal
 import sqlite3
 from collections.abc import Awaitable, Callable
 
-from gateway.commands.terminal import DONE, WRONG_INPUT, refuse, say
+from gateway.commands.terminal import DONE, refuse, say
 
 Service = Callable[[asyncio.Event], Awaitable[None]]  # ends when the event is set
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the gateway."""
-    from gateway.acquire.plan import plan
     from gateway.model.config import ConfigError, load_gateway, state_dir
 
     try:
         spec = load_gateway(options.config)
     except ConfigError as error:
         return refuse(error.lines)
+    from gateway.acquire.plan import plan
+
     found = plan(spec)
     if found.errors:
         return refuse(f"{options.config}: {line}" for line in found.errors)
@@ -66,6 +67,8 @@ def console(options: argparse.Namespace) -> int:
 
 def sim(options: argparse.Namespace) -> int:
     """Serve every device of a gateway.toml as a simulated meter."""
+    if bool(options.cert) != bool(options.key):
+        options.misused("--cert and --key go together")
     from gateway.model.config import ConfigError, load_gateway
 
     try:
@@ -100,16 +103,19 @@ def demo(options: argparse.Namespace) -> int:
     """Run the simulated corridor with everything around it."""
     from gateway.demo import app
 
-    return asyncio.run(
-        app.main(
-            seconds=options.seconds,
-            port=options.port,
-            browser=not options.no_browser,
-            data=options.data,
-            seed=options.seed,
-            as_json=options.json,
+    try:
+        return asyncio.run(
+            app.main(
+                seconds=options.seconds,
+                port=options.port,
+                browser=not options.no_browser,
+                data=options.data,
+                seed=options.seed,
+                as_json=options.json,
+            )
         )
-    )
+    except OSError as error:
+        return refuse([f"the demo cannot go on: {error}"])
 
 
 def _serve(serve: Service) -> int:
@@ -117,8 +123,7 @@ def _serve(serve: Service) -> int:
     try:
         return asyncio.run(_until_signal(serve))
     except (OSError, sqlite3.OperationalError) as error:
-        say(f"cannot start: {error}")
-        return WRONG_INPUT
+        return refuse([f"cannot start: {error}"])
 
 
 async def _until_signal(serve: Service) -> int:

@@ -1,6 +1,11 @@
 """The command line as a user types it: exit codes, clear lines, tables and JSON."""
 
+import argparse
+import contextlib
 import json
+import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -9,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from drivers.sim.faults import KINDS
 from gateway import cli
+from gateway.commands import words
 from gateway.spool.disk import verify
+from tests import certificates
 from tests.gateway.model.test_config import GOOD
 
-REGISTERS = Path(__file__).parents[3] / "shared" / "registers"
+CSV = "name,function,address,type,word_order,scale,offset,unit,description\na,3,0,uint16,big,1,0,V,fine\n"
+MQTT = '[mqtt]\nurl = "mqtt://127.0.0.1:1"\n'
 
 
 @pytest.fixture
@@ -29,6 +38,18 @@ def run(*arguments):
         [sys.executable, "-m", "gateway.cli", *map(str, arguments)], capture_output=True, text=True, check=False
     )
     return done.returncode, done.stdout, done.stderr
+
+
+@contextlib.contextmanager
+def started(*arguments, **settings):
+    """Start `corridor` without PYTHONUNBUFFERED, which would hide what happens when output is flushed at the end."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
+    with subprocess.Popen(command, env={**environment, **settings.pop("env", {})}, **settings) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def test_check_is_silent_about_a_good_file(config):
@@ -94,6 +115,54 @@ def test_profile_import_says_what_is_wrong_line_by_line(tmp_path, capsys):
     assert cli.main(["profile", "lint", str(tmp_path / "x.toml")]) == 0
 
 
+def test_profile_list_tells_of_a_broken_file_and_lists_the_others(tmp_path, monkeypatch, capsys):
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.toml").write_text("points = [")
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["--json"], []):
+        assert cli.main(["profile", "list", *arguments]) == 1
+        found = capsys.readouterr()
+        assert "eastron_sdm120" in found.out
+        (line,) = found.err.splitlines()
+        assert line.startswith("profiles/mine.toml: is not TOML")
+
+
+def test_profile_import_overwrites_only_when_forced(tmp_path, capsys):
+    source, out = tmp_path / "x.csv", tmp_path / "x.toml"
+    source.write_text(CSV)
+    out.write_text("precious")
+    assert cli.main(["profile", "import", str(source), "--out", str(out)]) == 1
+    assert (
+        capsys.readouterr().err == f"{out}: is there already, wanted another --out FILE, or --force to overwrite it\n"
+    )
+    assert out.read_text() == "precious"
+    assert cli.main(["profile", "import", str(source), "--out", str(out), "--force"]) == 0
+    assert cli.main(["profile", "show", str(out)]) == 0
+
+
+@pytest.mark.parametrize("name", ["my meter.csv", "-x.csv", "x" * 65 + ".csv", "ü.csv"])
+def test_a_file_name_that_no_configuration_could_say_is_refused_by_import(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(CSV)
+    assert cli.main(["profile", "import", f"./{name}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "as in my_meter.toml" in line
+    assert not Path("profiles").exists()
+    assert cli.main(["profile", "import", f"./{name}", "--out", "-"]) == 0
+    assert cli.main(["profile", "import", f"./{name}", "--out", "x.txt"]) == 1
+    assert cli.main(["profile", "import", f"./{name}", "--out", "x.toml"]) == 0
+
+
+def test_import_to_where_nothing_can_be_written_is_a_line(tmp_path, capsys):
+    (tmp_path / "x.csv").write_text(CSV)
+    (tmp_path / "a.toml").mkdir()
+    for out in (tmp_path / "x.csv" / "y.toml", Path("/proc/y.toml"), tmp_path / "a.toml"):
+        for force in ([], ["--force"]):
+            assert cli.main(["profile", "import", str(tmp_path / "x.csv"), "--out", str(out), *force]) == 1
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"{out}: cannot be written: ") or "is there already" in line
+
+
 def test_schema_is_json_schema(capsys):
     for kind in ("gateway", "ingest", "console", "profile"):
         assert cli.main(["schema", kind]) == 0
@@ -107,6 +176,55 @@ def test_acl_keeps_a_gateway_in_its_own_tree(config, capsys):
     base = "corridor/v1/link43/ps1/ps1-gw1/"
     assert all(line.split()[2].startswith(base) for line in lines if line.startswith("topic"))
     assert not any("write" in line and "command" in line for line in lines)
+
+
+def acl(capsys, *paths):
+    """Return exit code, users and error lines of `corridor acl`."""
+    code = cli.main(["acl", *map(str, paths)])
+    found = capsys.readouterr()
+    return code, re.findall(r"^user (.*)$", found.out, re.M), found.err.splitlines()
+
+
+def test_acl_goes_by_username_then_certificate_then_id(tmp_path, capsys):
+    trusted = certificates.authority(tmp_path / "ca")
+    cert, key = trusted.issue("my-cn")
+    mutual = f'cert_file = "{cert}"\nkey_file = "{key}"\n'
+    ingest = '[ingest]\nid = "in-1"\ncorridor = "c"\n[store]\nurl = "sqlite:////x"\n'
+    console = tmp_path / "console.toml"
+    for settings, users in (
+        ("", ["in-1"]),
+        ('username = "me"\n', ["me", "me"]),
+        (mutual, ["my-cn", "my-cn"]),
+        (f'username = "me"\n{mutual}', ["me", "me"]),
+    ):
+        (tmp_path / "ingest.toml").write_text(MQTT + settings + ingest)
+        console.write_text(MQTT + settings + "[console]\n")
+        files = [tmp_path / "ingest.toml", *([console] if settings else [])]
+        assert acl(capsys, *files) == (0, users, [])
+
+
+def test_acl_tells_what_is_wrong_with_every_file_and_prints_nothing(config, tmp_path, capsys):
+    nameless, other = tmp_path / "console.toml", tmp_path / "no\nuser x.toml"
+    nameless.write_text(MQTT + "[console]\n")
+    other.write_text(GOOD)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\0\x81")
+    unnamed = tmp_path / "cert.toml"
+    unnamed.write_text(MQTT + f'cert_file = "{binary}"\nkey_file = "key"\n[console]\n')
+    (tmp_path / "key").touch(0o600)
+    evil = tmp_path / "evil.toml"
+    evil.write_text(GOOD.replace("[mqtt]", '[mqtt]\nusername = "x\\ntopic readwrite #"'))
+    files = (config, tmp_path, tmp_path / "nope.toml", binary, nameless, other, unnamed, evil, "/dev/null")
+    code, users, lines = acl(capsys, *files)
+    assert (code, users) == (1, [])
+    assert len(lines) == len(files) - 1
+    assert lines[0].startswith(f"{tmp_path}: cannot be read")
+    assert lines[1].startswith(f"{tmp_path / 'nope.toml'}: cannot be read")
+    assert lines[2].startswith(f"{binary}: is not text")
+    assert lines[3] == (f"{nameless}: mqtt: the broker knows it by no name, wanted username, or cert_file and key_file")
+    assert "this file name cannot stand in an access list" in lines[4]
+    assert lines[5] == f"{unnamed}: mqtt: cert_file: {binary}: holds no PEM certificate"
+    assert lines[6].startswith(f"{evil}: mqtt: user 'x\\ntopic readwrite #' cannot stand in an access list")
 
 
 def test_ledger_says_where_nothing_is(tmp_path, capsys):
@@ -163,6 +281,110 @@ def test_a_spool_that_others_may_not_read_says_so(tmp_path, monkeypatch):
 def test_usage_is_exit_2():
     assert run("nonsense")[0] == 2
     assert run()[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["check", "--nope"], "corridor check: error: unrecognized arguments: --nope"),
+     (["acl", "--broker", "mosquitto", "-x", "--js=3"], "corridor acl: error: unrecognized arguments: -x --js=3"),
+     (["plan", "--js"], "corridor plan: error: the following arguments are required: gateway.toml"),
+     (["sim", "--seed", "-1"], "corridor sim: error: the following arguments are required: gateway.toml"),
+     (["check", "--", "--nope"], None),
+     (["--nope"], "corridor: error: unrecognized arguments: --nope"),
+     (["demo", "--port", "99999"], "corridor demo: error: argument --port: got '99999', wanted 0 to 65535"),
+     (["demo", "--port", "-1"], "corridor demo: error: argument --port: got '-1', wanted 0 to 65535"),
+     (["demo", "--seconds", "nan"], "corridor demo: error: argument --seconds: got 'nan', wanted a number of seconds"),
+     (["demo", "--seconds", "-1"], "corridor demo: error: argument --seconds: got '-1', wanted a number of seconds"),
+     (["sim", "g.toml", "--cert", "c.pem"], "corridor sim: error: --cert and --key go together"),
+     (["sim", "g.toml", "--key", "k.pem"], "corridor sim: error: --cert and --key go together")],
+)  # fmt: skip
+def test_a_usage_error_names_what_is_wrong(capsys, arguments, said):
+    if said is None:
+        assert cli.main(arguments) == 1
+        return
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == said
+
+
+def parsers(parser):
+    """Yield a parser and all below it."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from parsers(sub)
+
+
+def test_every_command_and_every_option_says_what_it_does():
+    for parser in parsers(words.parser()):
+        assert parser.description, parser.prog
+        for action in parser._actions:
+            if not isinstance(action, argparse._SubParsersAction):
+                assert action.help, (parser.prog, action.dest)
+
+
+def test_the_help_of_sim_names_every_kind_of_fault_and_where_to_read(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["sim", "--help"])
+    out = capsys.readouterr().out
+    assert set(KINDS) <= set(re.findall(r"[a-z_]+", out.split("Kinds of")[1]))
+    assert "docs/simulation.md" in out
+
+
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--help"], ["profile", "list"], ["schema"]], ids=" ".join)
+def test_a_reader_that_went_away_is_no_error(arguments, unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with started(*arguments, stdout=writing, stderr=subprocess.PIPE, env=unbuffered) as child:
+        os.close(writing)
+        assert child.stderr.read() == b""
+        assert child.wait() == 141
+
+
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--version"], ["profile", "list"]], ids=" ".join)
+def test_output_that_cannot_be_written_is_a_line_and_1(arguments, unbuffered):
+    with (
+        Path("/dev/full").open("wb") as full,
+        started(*arguments, stdout=full, stderr=subprocess.PIPE, env=unbuffered) as child,
+    ):
+        assert child.stderr.read() == b"standard output cannot be written: No space left on device\n"
+        assert child.wait() == 1
+
+
+def closed(command, *streams):
+    """Run a shell line with some of its streams closed; returns exit code, standard output and standard error."""
+    line = " ".join([f'exec "{sys.executable}" -m gateway.cli {command}', *(f"{number}>&-" for number in streams)])
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_closed_streams_are_not_taken_for_others(config, tmp_path):
+    said = "standard output cannot be written: Bad file descriptor\n"
+    assert closed("schema", 1) == (1, "", said)
+    assert closed("schema", 0, 1) == (1, "", said)
+    assert closed("schema", 1, 2) == (1, "", "")
+    assert closed(f"check {config}", 1) == (0, "", "")  # it has nothing to print
+    assert closed(f"check {tmp_path}", 2) == (1, "", "")  # and what it says goes nowhere else
+    code, out, err = closed("schema", 0)
+    assert (code, err) == (0, "")
+    assert json.loads(out)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("check", 130), ("acl", 130), ("run", 0), ("ingest", 0), ("console", 0), ("sim", 0)]
+)
+def test_ctrl_c_before_the_work_is_done_is_130_and_0_for_a_service(tmp_path, command, code):
+    path = tmp_path / "gateway.toml"
+    os.mkfifo(path)
+    with started(command, path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        with path.open("wb"):  # it is open when the command reads it
+            child.send_signal(signal.SIGINT)
+            assert child.communicate() == (b"", b"")
+        assert child.returncode == code
 
 
 def test_what_the_machine_refuses_is_a_line_and_not_a_traceback(tmp_path):
