@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -21,6 +22,7 @@ def cache_dir() -> Path:
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
 
 import numba  # noqa: E402
+from numba.core import event  # noqa: E402
 
 
 class Kernel(Protocol):
@@ -41,3 +43,25 @@ def kernel(signature: str, *, nogil: bool = False) -> Callable[[Callable[..., An
     """
     compiled = numba.njit(signature, cache=True, error_model="numpy", fastmath=False, nogil=nogil)
     return cast("Callable[[Callable[..., Any]], Kernel]", compiled)
+
+
+@contextlib.contextmanager
+def on_compile(tell: Callable[[], object]) -> Iterator[None]:
+    """Call `tell` once when the first kernel is compiled meanwhile; one that comes from the disk is not compiled."""
+    with event.install_listener("numba:compile", _Once(tell)):
+        yield
+
+
+class _Once(event.Listener):
+    """Calls back when the first event begins."""
+
+    def __init__(self, tell: Callable[[], object]) -> None:
+        self._tell: Callable[[], object] | None = tell
+
+    def on_start(self, event: Any) -> None:
+        tell, self._tell = self._tell, None
+        if tell:
+            tell()
+
+    def on_end(self, event: Any) -> None:
+        pass

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 KERNELS: Final = (
@@ -18,14 +22,45 @@ KERNELS: Final = (
     "gateway.spool.record",
 )
 
+Say = Callable[[str], None]
 
-def warm(say: Callable[[str], None]) -> int:
-    """Import every module that owns kernels; what is in the cache already takes no time. Returns 0."""
-    from drivers.jit import cache_dir
 
+class NotKept(Exception):
+    """Compiled kernels cannot be written to the folder that keeps them."""
+
+
+def warm(say: Say) -> None:
+    """Import every module that owns kernels; what is in the cache already takes no time. Raises NotKept."""
     began = time.monotonic()
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for i, name in enumerate(KERNELS, 1):
+            say(f"kernels {_part(i)}: {name}")
+            importlib.import_module(name)
+    except OSError as error:
+        wanted = "wanted a folder that can be written, as $CACHE_DIRECTORY says it"
+        raise NotKept(f"{folder}: kernels cannot be kept: {error.strerror}; {wanted}") from None
+    say(f"kernels ready in {time.monotonic() - began:.1f} s, kept in {folder}")
+
+
+def compile_missing(say: Say) -> None:
+    """Import every module that owns kernels; say which have to be compiled now, and nothing when all are kept."""
+    from drivers.jit import on_compile
+
     for i, name in enumerate(KERNELS, 1):
-        say(f"kernels {i}/{len(KERNELS)}: {name}")
-        importlib.import_module(name)
-    say(f"kernels ready in {time.monotonic() - began:.1f} s, kept in {cache_dir()}")
-    return 0
+        with on_compile(partial(say, f"compiling kernels, for this and later starts: {_part(i)}: {name}")):
+            importlib.import_module(name)
+
+
+def _part(i: int) -> str:
+    return f"{i}/{len(KERNELS)}"
+
+
+def _folder() -> Path:
+    """Return the folder that the compiler uses."""
+    import drivers.jit  # noqa: F401 - it chooses the folder, unless the user has
+
+    return Path(os.environ["NUMBA_CACHE_DIR"])

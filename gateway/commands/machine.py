@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 
-from gateway.commands.terminal import refuse, say
+from gateway.commands.terminal import DONE, refuse, say
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -20,6 +20,10 @@ def bench(options: argparse.Namespace) -> int:
 
 def warm(options: argparse.Namespace) -> int:
     """Compile all kernels ahead."""
-    from gateway.warm import warm
+    from gateway.warm import NotKept, warm
 
-    return warm(say)
+    try:
+        warm(say)
+    except NotKept as error:
+        return refuse([str(error)])
+    return DONE

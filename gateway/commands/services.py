@@ -16,11 +16,13 @@ Service = Callable[[asyncio.Event], Awaitable[None]]  # ends when the event is s
 def run(options: argparse.Namespace) -> int:
     """Run the gateway."""
     from gateway.model.config import ConfigError, load_gateway, state_dir
+    from gateway.warm import compile_missing
 
     try:
         spec = load_gateway(options.config)
     except ConfigError as error:
         return refuse(error.lines)
+    compile_missing(say)
     from gateway.acquire.plan import plan
 
     found = plan(spec)
@@ -101,6 +103,9 @@ def sim(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Run the simulated corridor with everything around it."""
+    from gateway.warm import compile_missing
+
+    compile_missing(say)
     from gateway.demo import app
 
     try:
