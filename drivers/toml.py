@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, TypeVar, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core.core_schema import ValidatorFunctionWrapHandler
 
+MAX_NAME: Final = 64  # characters: a topic has several names in it
 NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"  # safe as a topic level, a file name and a field key
 MAX_SHOWN: Final = 120  # characters of a value in a message: more than any that was meant, and one line on a screen
 SHOWN_BITS: Final = 64  # a larger whole number is no value of any key, and may have more digits than Python prints
@@ -119,7 +120,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, AfterValidator(_one_line)]
 FilePath = Annotated[Path, AfterValidator(_one_line)]
-Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Name = Annotated[str, Field(pattern=NAME, max_length=MAX_NAME)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from gateway.commands.terminal import DONE, WRONG_INPUT, refuse
 
@@ -12,25 +11,10 @@ from gateway.commands.terminal import DONE, WRONG_INPUT, refuse
 def check(options: argparse.Namespace) -> int:
     """Report every error of configuration files."""
     from gateway.acquire.plan import plan
-    from gateway.model.config import ConfigError, check, load_gateway
+    from gateway.model import config
 
-    wrong: list[str] = []
-    for path in options.files:
-        lines = check(path)
-        if not lines:
-            try:
-                lines = [f"{path}: {line}" for line in plan(load_gateway(path)).errors] if _is_gateway(path) else []
-            except ConfigError as error:
-                lines = error.lines
-        wrong += lines
+    wrong = [line for path in options.files for line in config.check(path, lambda spec: plan(spec).errors)]
     return refuse(wrong) if wrong else DONE
-
-
-def _is_gateway(path: Path) -> bool:
-    from drivers.profile import read_toml
-    from gateway.model.config import kind_of
-
-    return kind_of(read_toml(path)) == "gateway"
 
 
 def plan(options: argparse.Namespace) -> int:

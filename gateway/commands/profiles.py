@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,10 +96,9 @@ def import_csv(options: argparse.Namespace) -> int:
         return DONE
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("w" if options.force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        return refuse([f"{out}: is there already, wanted another --out FILE, or --force to overwrite it"])
+        if not options.force and out.exists() and out.read_bytes() != text.encode():
+            return refuse([f"{out}: is there already with other content, wanted another --out FILE, or --force"])
+        out.write_text(text, encoding="utf-8")
     except OSError as error:
         return refuse([f"{out}: cannot be written: {error.strerror}"])
     say(f"{out}: {text.count('{name =')} points; now look it over: `corridor profile lint {out}`")
@@ -107,12 +107,6 @@ def import_csv(options: argparse.Namespace) -> int:
 
 def _is_profile_name(path: Path) -> bool:
     """Return whether a configuration can name the profile in this file."""
-    from pydantic import TypeAdapter, ValidationError
+    from drivers.toml import MAX_NAME, NAME
 
-    from drivers.profile import Name
-
-    try:
-        TypeAdapter(Name).validate_python(path.stem)
-    except ValidationError:
-        return False
-    return path.suffix == ".toml"
+    return path.suffix == ".toml" and len(path.stem) <= MAX_NAME and re.fullmatch(NAME, path.stem) is not None

@@ -6,7 +6,9 @@ import argparse
 import asyncio
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from gateway.commands.terminal import DONE, refuse, say
 
@@ -30,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         return refuse(f"{options.config}: {line}" for line in found.errors)
     from gateway import app
 
-    return asyncio.run(app.main(found, state_dir(options.state, spec.id)))
+    return _finish(app.main(found, state_dir(options.state, spec.id)))
 
 
 def ingest(options: argparse.Namespace) -> int:
@@ -96,7 +98,7 @@ def sim(options: argparse.Namespace) -> int:
         )
 
     try:
-        return asyncio.run(_until_signal(serve))
+        return _finish(_until_signal(serve))
     except (FaultsError, SimError) as error:
         return refuse(error.lines)
 
@@ -109,7 +111,7 @@ def demo(options: argparse.Namespace) -> int:
     from gateway.demo import app
 
     try:
-        return asyncio.run(
+        return _finish(
             app.main(
                 seconds=options.seconds,
                 port=options.port,
@@ -126,9 +128,27 @@ def demo(options: argparse.Namespace) -> int:
 def _serve(serve: Service) -> int:
     """Run a process until it is told to end; what the machine refuses it at the start is a line, not a traceback."""
     try:
-        return asyncio.run(_until_signal(serve))
+        return _finish(_until_signal(serve))
     except (OSError, sqlite3.OperationalError) as error:
         return refuse([f"cannot start: {error}"])
+
+
+class _Abandoned(ThreadPoolExecutor):
+    """Threads that nobody waits for at the end: a dial into a black hole or a locked file may take its time alone.
+
+    What must be finished, a commit above all, its coroutine has awaited by then.
+    """
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the threads be."""
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def _finish(main: Coroutine[Any, Any, int]) -> int:
+    """Run a coroutine to its end, as asyncio.run does, and return what it returns at once: see _Abandoned."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(_Abandoned())
+        return runner.run(main)
 
 
 async def _until_signal(serve: Service) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -38,24 +38,20 @@ def load_console(path: Path) -> ConsoleSpec:
     return _right(_console(path, read_toml(path)))
 
 
-def check(path: Path) -> list[str]:
-    """Return every error of a configuration file, whichever of the three it is; an empty list means: it can run."""
+def check(path: Path, more: Callable[[GatewaySpec], Iterable[str]] = lambda spec: ()) -> list[str]:
+    """Return every error of a configuration file, whichever of the three it is; an empty list means: it can run.
+
+    more  adds what only shows when a gateway is planned; it is asked beside other errors too, and then sees the links
+          and devices that have none
+    """
     try:
-        _, errors = examine(path)
+        table = read_toml(path)
     except ConfigError as error:
         return error.lines
-    return errors
-
-
-def examine(path: Path) -> tuple[GatewaySpec | IngestSpec | ConsoleSpec, list[str]]:
-    """Return what a configuration file says, and every error in it; reads it once.
-
-    Where there are errors, only the links and devices of a gateway are worth anything: those that have none. Raises
-    ConfigError when the file holds no table.
-    """
-    table = read_toml(path)
     spec, errors = _KINDS[kind_of(table)](path, table)
-    return spec, ConfigError(errors).lines
+    if isinstance(spec, GatewaySpec):
+        errors = [*errors, *(f"{path}: {line}" for line in more(spec))]
+    return ConfigError(errors).lines
 
 
 def _gateway(path: Path, table: dict[str, Any]) -> tuple[GatewaySpec, list[str]]:

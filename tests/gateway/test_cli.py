@@ -1,7 +1,9 @@
 """The command line as a user types it: exit codes, clear lines, tables and JSON."""
 
 import argparse
+import asyncio
 import contextlib
+import errno
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -16,7 +19,8 @@ import pytest
 
 from drivers.sim.faults import KINDS
 from gateway import cli
-from gateway.commands import words
+from gateway.commands import services, words
+from gateway.spool import disk
 from gateway.spool.disk import verify
 from tests import certificates
 from tests.gateway.model.test_config import GOOD
@@ -68,6 +72,20 @@ def test_a_wrong_file_is_exit_1_and_lines_without_a_traceback(tmp_path, command,
     assert all(line.startswith(str(path)) for line in err.splitlines())
 
 
+def test_a_thread_that_hangs_in_a_dial_holds_up_no_end():
+    released = threading.Event()
+
+    async def main():
+        asyncio.get_running_loop().run_in_executor(None, released.wait)
+        return 7
+
+    try:
+        assert services._finish(main()) == 7
+        assert not released.is_set()
+    finally:
+        released.set()
+
+
 def test_a_bus_that_cannot_work_is_refused_by_check_and_run(tmp_path):
     path = tmp_path / "gateway.toml"
     text = GOOD.split("[[device]]")[0]
@@ -78,6 +96,11 @@ def test_a_bus_that_cannot_work_is_refused_by_check_and_run(tmp_path):
         code, _, err = run(command, path)
         assert code == 1
         assert "link 'bus0': needs" in err
+    path.write_text(text.replace('id = "ps1-gw1"', 'id = "ps 1"'))
+    _, _, err = run("check", path)
+    first, second = err.splitlines()
+    assert "gateway: id" in first
+    assert "link 'bus0': needs" in second
 
 
 def test_plan_prints_a_table_and_json(config, capsys):
@@ -132,11 +155,10 @@ def test_profile_import_overwrites_only_when_forced(tmp_path, capsys):
     source.write_text(CSV)
     out.write_text("precious")
     assert cli.main(["profile", "import", str(source), "--out", str(out)]) == 1
-    assert (
-        capsys.readouterr().err == f"{out}: is there already, wanted another --out FILE, or --force to overwrite it\n"
-    )
+    assert "is there already with other content" in capsys.readouterr().err
     assert out.read_text() == "precious"
     assert cli.main(["profile", "import", str(source), "--out", str(out), "--force"]) == 0
+    assert cli.main(["profile", "import", str(source), "--out", str(out)]) == 0  # the same again changes nothing
     assert cli.main(["profile", "show", str(out)]) == 0
 
 
@@ -223,8 +245,8 @@ def test_acl_tells_what_is_wrong_with_every_file_and_prints_nothing(config, tmp_
     assert lines[2].startswith(f"{binary}: is not text")
     assert lines[3] == (f"{nameless}: mqtt: the broker knows it by no name, wanted username, or cert_file and key_file")
     assert "this file name cannot stand in an access list" in lines[4]
-    assert lines[5] == f"{unnamed}: mqtt: cert_file: {binary}: holds no PEM certificate"
-    assert lines[6].startswith(f"{evil}: mqtt: user 'x\\ntopic readwrite #' cannot stand in an access list")
+    assert lines[5] == f"{unnamed}: mqtt: cert_file: {binary}: holds no certificate, wanted PEM"
+    assert lines[6].startswith(f"{evil}: mqtt: username: got 'x\\ntopic readwrite #', wanted no control characters")
 
 
 def test_ledger_says_where_nothing_is(tmp_path, capsys):
@@ -258,14 +280,21 @@ def test_verify_tells_a_spool_from_any_other_folder_and_reports_all(tmp_path, ca
     assert capsys.readouterr().out == f"{spool}: ok: 0 frames, 0 values\n"
 
 
-def test_a_segment_that_cannot_be_read_is_damage_with_a_reason(tmp_path, capsys):
+def test_a_segment_that_cannot_be_read_is_damage_with_a_reason(tmp_path, monkeypatch, capsys):
+    def scan(path, number):
+        if number == 99:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(path, number)
+
+    whole = disk.scan
+    monkeypatch.setattr(disk, "scan", scan)
     (tmp_path / "0000000001.spool").write_bytes(b"")
-    (tmp_path / "0000000099.spool").mkdir()
+    (tmp_path / "0000000099.spool").write_bytes(b"")
     assert cli.main(["spool", "verify", str(tmp_path), "--json"]) == 0
     told = capsys.readouterr()
     found = json.loads(told.out)
     assert (found["ok"], found["damaged"]) == (False, 1)
-    assert found["reason"] == "0000000099.spool cannot be read: Is a directory"
+    assert found["reason"] == "0000000099.spool cannot be read: Input/output error"
     assert told.err == f"{tmp_path}: {found['reason']}\n"
 
 
