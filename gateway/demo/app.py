@@ -245,9 +245,9 @@ def _compare(run: _Run, committed: dict[str, dict[str, Any]]) -> tuple[int, int]
         for boot, spans in committed[spec.id]["boots"].items():
             whole = RangeSet((first, last) for first, last in spans)
             account = accounts.get((spec.id, int(boot)))
-            lacking = len(account.stored.missing_from(whole)) if account else len(whole)
+            lacking = account.stored.missing_from(whole).total if account else whole.total
             n_missing += lacking
-            n_stored += len(whole) - lacking
+            n_stored += whole.total - lacking
     return n_missing, n_stored
 
 

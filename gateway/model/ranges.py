@@ -51,8 +51,9 @@ class RangeSet:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self._first, self._last, strict=True)
 
-    def __len__(self) -> int:
-        """Return how many numbers the set holds."""
+    @property
+    def total(self) -> int:
+        """How many numbers the set holds; not __len__, which list() would reserve memory for."""
         return sum(self._last) - sum(self._first) + len(self._first)
 
     def __bool__(self) -> bool:

@@ -178,7 +178,7 @@ class DiskSpool:
         """Return what it holds and has lost."""
         with self._guard:
             unsent = sum(
-                len(self._acked.get(boot, RangeSet()).missing_from(ranges)) for boot, ranges in self._committed.items()
+                self._acked.get(boot, RangeSet()).missing_from(ranges).total for boot, ranges in self._committed.items()
             )
         return SpoolStatistics(
             state=self._state,

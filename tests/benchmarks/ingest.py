@@ -113,4 +113,4 @@ def _stored(state: Path, boot: int) -> int:
         account = read_accounts(state).get(("gw1", boot))
     except OSError:
         return 0
-    return len(account.stored) if account else 0
+    return account.stored.total if account else 0

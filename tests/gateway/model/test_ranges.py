@@ -22,7 +22,7 @@ def numbers(ranges: list[tuple[int, int]]) -> set[int]:
 def check(found: RangeSet, wanted: set[int]) -> None:
     ranges = list(found)
     assert numbers(ranges) == wanted
-    assert len(found) == len(wanted)
+    assert found.total == len(wanted)
     assert bool(found) == bool(wanted)
     assert all(a[1] + 1 < b[0] for a, b in pairwise(ranges)), "sorted, disjoint, none adjacent"
     assert [n for n in range(-1, 62) if n in found] == sorted(wanted)
@@ -60,6 +60,13 @@ def test_text_and_back(ranges: list[tuple[int, int]]) -> None:
 def test_text_that_is_none(text: str) -> None:
     with pytest.raises(ValueError):
         from_text(text)
+
+
+def test_a_set_of_billions_is_copied_like_one_of_two() -> None:
+    whole = RangeSet([(1, 2**62), (2**62 + 2, 2**63 - 1)])
+    assert [*whole] == list(whole) == [(1, 2**62), (2**62 + 2, 2**63 - 1)]
+    assert whole.total == 2**63 - 2
+    assert not hasattr(whole, "__len__"), "list() would reserve eight bytes for each number"
 
 
 def test_a_range_that_ends_before_it_begins() -> None:
