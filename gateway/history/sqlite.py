@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import math
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -56,7 +55,6 @@ THINNED: Final = (
     "SELECT ?2 + (time_ns - ?2) / ?4 * ?4, min(value), avg(value), max(value) FROM samples_"
     " WHERE series = ?1 AND time_ns >= ?2 AND time_ns < ?3 GROUP BY (time_ns - ?2) / ?4 ORDER BY 1"
 )
-MIN_NS: Final = -(2**63)
 MAX_NS: Final = 2**63 - 1
 
 Key = tuple[str, ...]
@@ -174,8 +172,6 @@ def _rows(text: bytes) -> list[tuple[Key, int, float]]:
     try:
         for line in parse_lines(text):
             head = (line.measurement, *(line.tags[name] for name in NAMES))
-            if not MIN_NS <= line.time_ns <= MAX_NS or not all(map(math.isfinite, line.fields.values())):
-                raise StoreRejected(f"{line.measurement} at {line.time_ns}: a time or value that cannot be kept")
             rows += [((*head, tag), line.time_ns, value) for tag, value in line.fields.items()]
     except (PayloadError, UnicodeDecodeError) as error:
         raise StoreRejected(str(error)) from None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from gateway.wire.strict_json import dumps
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Letter:
             whole["base64"] = base64.b64encode(text).decode()
         if len(text) < len(self.text):
             whole["cut"] = len(self.text)
-        return json.dumps(whole, separators=(",", ":")).encode() + b"\n"
+        return dumps(whole) + b"\n"
 
 
 class DeadLetters:

@@ -11,12 +11,13 @@ store took it and before the broker hears of it: a crash between the two causes 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict
 
 from gateway.model.ranges import RangeSet, from_text, to_text
+from gateway.wire.lines import bounded
+from gateway.wire.strict_json import dumps, loads, text, whole
 
 KEPT_BOOTS: Final = 64  # per gateway; older ones are forgotten once the spool has none of their frames
 
@@ -96,9 +97,10 @@ class Ledger:
         A Last Will was written when the gateway connected, so it is old news unless it names later frames.
         """
         try:
-            raw = json.loads(payload)
-            boots = {int(boot): (int(first), int(last)) for boot, (first, last) in raw["boots"].items()}
-            status = Status(int(raw["boot"]), boots)
+            raw = loads(payload)
+            boots = {int(boot): (whole(first), whole(last)) for boot, (first, last) in raw["boots"].items()}
+            status = Status(whole(raw["boot"]), boots)
+            bounded([(status.boot, status.boot), *((boot, boot) for boot in boots), *boots.values()])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a status: {error!r}") from None
         known = self.statuses.get(gateway)
@@ -125,12 +127,12 @@ class Ledger:
 
     def encode(self, ingest: str, share: str) -> bytes:
         """Return the ledger message: the report, and `stored` and `parked` of every account for peers that share."""
-        whole: dict[str, Any] = {"ingest": ingest, "share": share, **self.report()}
-        whole["accounts"] = [
+        said: dict[str, Any] = {"ingest": ingest, "share": share, **self.report()}
+        said["accounts"] = [
             [gateway, boot, to_text(account.stored), to_text(account.parked)]
             for (gateway, boot), account in sorted(self.accounts.items())
         ]
-        return json.dumps(whole, separators=(",", ":")).encode()
+        return dumps(said)
 
     def absorb(self, ingest: str, share: str, payload: bytes) -> None:
         """Take over what another ingest of the same share has stored; raises ValueError if it is not a ledger message.
@@ -138,10 +140,13 @@ class Ledger:
         Without this, each of two workers would miss what the other one was handed.
         """
         try:
-            raw = json.loads(payload)
+            raw = loads(payload)
             if raw["ingest"] == ingest or raw["share"] != share:
                 return
-            entries = [Entry(str(who), int(boot), from_text(a), from_text(b)) for who, boot, a, b in raw["accounts"]]
+            entries = [
+                Entry(text(who), _number(boot), _ranges(stored), _ranges(parked))
+                for who, boot, stored, parked in raw["accounts"]
+            ]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a ledger: {error!r}") from None
         self.add(entry for entry in entries if self._is_news(entry))
@@ -196,6 +201,16 @@ def _split(
     parts = [((first, min(last, low - 1)), False), ((max(first, low), min(last, high)), True)]
     parts.append(((max(first, high + 1), last), runs_now))
     return [part for part in parts if part[0][0] <= part[0][1]]
+
+
+def _number(raw: Any) -> int:
+    [(number, _)] = bounded([(whole(raw), whole(raw))])
+    return number
+
+
+def _ranges(raw: Any) -> Ranges:
+    """Return the ranges of a text in order, because adding them in any other would take the square of their number."""
+    return bounded(sorted(from_text(text(raw))))
 
 
 def _committed(status: Status) -> tuple[int, int]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
+
+from gateway.wire.strict_json import dumps, loads, number, text, whole
+
+MAX_PERIOD_S: Final = 1e9  # thirty years: more is no period, and three of it must still be a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Catalog:
 
     def encode(self) -> bytes:
         """Return the JSON message."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        return dumps(asdict(self))
 
 
 def identify(devices: list[CatalogDevice]) -> str:
@@ -58,15 +62,47 @@ def identify(devices: list[CatalogDevice]) -> str:
 
 
 def decode(payload: bytes) -> Catalog:
-    """Return the catalog of a message; raises ValueError."""
+    """Return the catalog of a message; raises ValueError. Keys of a newer gateway are left out."""
     try:
-        raw: dict[str, Any] = json.loads(payload)
-        devices = []
-        for device in raw["devices"]:
-            tags = [
-                CatalogTag(**{**tag, "range": tuple(tag["range"]) if tag["range"] else None}) for tag in device["tags"]
-            ]
-            devices.append(CatalogDevice(**{**device, "tags": tags}))
-        return Catalog(raw["catalog"], devices)
-    except (KeyError, TypeError) as error:
+        raw = loads(payload)
+        return Catalog(text(raw["catalog"]), [_device(device) for device in raw["devices"]])
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a catalog: {error!r}") from None
+
+
+def _device(raw: dict[str, Any]) -> CatalogDevice:
+    return CatalogDevice(
+        name=text(raw["name"]),
+        profile=text(raw["profile"]),
+        asset=text(raw["asset"]),
+        line=text(raw["line"]),
+        kp_m=None if raw["kp_m"] is None else whole(raw["kp_m"]),
+        tags=[_tag(tag) for tag in raw["tags"]],
+        strings={name: text(value) for name, value in raw.get("strings", {}).items()},
+        measurement=text(raw.get("measurement", "meter")),
+        link=text(raw.get("link", "")),
+    )
+
+
+def _tag(raw: dict[str, Any]) -> CatalogTag:
+    period_s = number(raw["period_s"])
+    if not 0 <= period_s <= MAX_PERIOD_S:
+        raise ValueError(f"a period of {period_s} s")
+    decimals = raw.get("decimals")
+    return CatalogTag(
+        name=text(raw["name"]),
+        unit=text(raw["unit"]),
+        kind=text(raw["kind"]),
+        range=_range(raw["range"]),
+        limits={name: number(limit) for name, limit in raw["limits"].items() if limit is not None},
+        period_s=period_s,
+        decimals=None if decimals is None else whole(decimals),
+    )
+
+
+def _range(raw: list[Any] | None) -> tuple[float, float] | None:
+    """Return a range with two ends; one that is open (null, where the gateway has an infinity) is none."""
+    if raw is None or None in raw:
+        return None
+    low, high = raw
+    return number(low), number(high)

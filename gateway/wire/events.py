@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from gateway.wire.strict_json import dumps, loads, number, text, whole
 
 EventKind = Literal["quality", "anomaly", "alarm"]
 
@@ -37,7 +38,7 @@ class Event:
 
     def encode(self) -> bytes:
         """Return the JSON message."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        return dumps(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +75,40 @@ class AlarmRecord:
 
 def encode_alarms(time_ns: int, alarms: list[AlarmRecord]) -> bytes:
     """Return the retained message of all standing alarms."""
-    return json.dumps({"time": time_ns, "alarms": [asdict(alarm) for alarm in alarms]}, separators=(",", ":")).encode()
+    return dumps({"time": time_ns, "alarms": [asdict(alarm) for alarm in alarms]})
 
 
 def decode_alarms(payload: bytes) -> list[AlarmRecord]:
-    """Return the alarms of a message; raises ValueError."""
+    """Return the alarms of a message; raises ValueError. Keys of a newer gateway are left out."""
     try:
-        return [AlarmRecord(**alarm) for alarm in json.loads(payload)["alarms"]]
-    except (KeyError, TypeError) as error:
+        return [_alarm(alarm) for alarm in loads(payload)["alarms"]]
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an alarms message: {error!r}") from None
+
+
+def _alarm(raw: dict[str, Any]) -> AlarmRecord:
+    value, limit, kp_m = raw["value"], raw["limit"], raw.get("kp_m")
+    return AlarmRecord(
+        device=text(raw["device"]),
+        tag=text(raw["tag"]),
+        alarm=text(raw["alarm"]),
+        state=text(raw["state"]),
+        priority=whole(raw["priority"]),
+        since=whole(raw["since"]),
+        changed=whole(raw["changed"]),
+        value=None if value is None else number(value),
+        limit=None if limit is None else number(limit),
+        unit=text(raw["unit"]),
+        text=text(raw["text"]),
+        line=text(raw.get("line", "")),
+        kp_m=None if kp_m is None else whole(kp_m),
+        asset=text(raw.get("asset", "")),
+        by=text(raw.get("by", "")),
+    )
 
 
 def encode_status(state: str, boot: int, version: str, time_ns: int, boots: dict[int, tuple[int, int]]) -> bytes:
     """Return the retained status message; `boots` maps each boot still in the spool to its committed range."""
-    whole: dict[str, Any] = {"state": state, "boot": boot, "version": version, "time": time_ns}
-    whole["boots"] = {str(number): list(span) for number, span in boots.items()}
-    return json.dumps(whole, separators=(",", ":")).encode()
+    said: dict[str, Any] = {"state": state, "boot": boot, "version": version, "time": time_ns}
+    said["boots"] = {str(number): list(span) for number, span in boots.items()}
+    return dumps(said)

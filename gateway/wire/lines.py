@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.model.ranges import from_text, to_text
+
+MAX_NUMBER: Final = 2**63 - 1  # of boots, frames and times: what a 64-bit column can hold
+MAX_REASON: Final = 120  # characters of a foreign message that are shown
+MAX_FRAMES: Final = 10_000  # in one message; ours hold 128, and one line more must not account for a year of frames
 
 
 class PayloadError(ValueError):
@@ -47,17 +53,29 @@ def as_ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def parse_header(payload: bytes) -> Header:
-    """Return the ledger comment of a data message; raises PayloadError."""
+    """Return the ledger comment of a data message; raises PayloadError, for numbers that cannot be true too."""
     first = payload.split(b"\n", 1)[0]
     if not first.startswith(b"#"):
         raise PayloadError("the message does not begin with its ledger comment")
     try:
         words = dict(word.split("=", 1) for word in first[1:].decode().split())
-        return Header(
-            int(words["boot"]), from_text(words.get("seq", "")), from_text(words.get("empty", "")), words["catalog"]
-        )
+        seq, empty = from_text(words.get("seq", "")), from_text(words.get("empty", ""))
+        boot, catalog = int(words["boot"]), words["catalog"]
+        bounded([(boot, boot), *seq, *empty])
     except (UnicodeDecodeError, ValueError, KeyError) as error:
-        raise PayloadError(f"broken ledger comment: {error}") from None
+        raise PayloadError(f"broken ledger comment: {str(error)[:MAX_REASON]}") from None
+    n = sum(last - first + 1 for first, last in (*seq, *empty))
+    if n > MAX_FRAMES:
+        raise PayloadError(f"the ledger comment names {n} frames, wanted at most {MAX_FRAMES} in a message")
+    return Header(boot, seq, empty, catalog)
+
+
+def bounded(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges of frame or boot numbers as they are; raises ValueError for one outside 1 to MAX_NUMBER."""
+    for first, last in ranges:
+        if not 1 <= first <= last <= MAX_NUMBER:
+            raise ValueError(f"the numbers {first}-{last} are not within 1-{MAX_NUMBER}")
+    return ranges
 
 
 def body(payload: bytes) -> bytes:
@@ -85,15 +103,21 @@ def parse_lines(text: bytes) -> Iterator[Line]:
 
 
 def parse_line(raw: str) -> Line:
-    """Return one line taken apart; fields must be numbers (floats, always); raises PayloadError."""
+    """Return one line taken apart; raises PayloadError.
+
+    Fields must be finite numbers (floats, always), the time of 64 bits.
+    """
     try:
         series, fields, time_ns = _split(raw, " ") if "\\" in raw else raw.split(" ")
         names = _split(series, ",") if "\\" in series else series.split(",")
         pairs = [_pair(word) for word in names[1:]]
         values = [_pair(word) for word in (_split(fields, ",") if "\\" in fields else fields.split(","))]
-        return Line(_plain(names[0]), dict(pairs), {name: float(value) for name, value in values}, int(time_ns))
+        line = Line(_plain(names[0]), dict(pairs), {name: float(value) for name, value in values}, int(time_ns))
     except ValueError as error:
-        raise PayloadError(f"not a line of ours: {raw[:120]!r}: {error}") from None
+        raise PayloadError(f"not a line of ours: {raw[:MAX_REASON]!r}: {str(error)[:MAX_REASON]}") from None
+    if abs(line.time_ns) > MAX_NUMBER or not all(map(math.isfinite, line.fields.values())):
+        raise PayloadError(f"not a line of ours: {raw[:MAX_REASON]!r}: a time or value that cannot be kept")
+    return line
 
 
 def _pair(word: str) -> tuple[str, str]:

@@ -196,6 +196,53 @@ async def test_poison_is_parked_and_the_rest_is_stored(mosquitto: servers.Server
     assert {tuple(letter)[:3] for letter in found} == {("time", "topic", "reason")}
 
 
+HOSTILE = {
+    "a boot that SQLite cannot hold": (DATA, message([1], boot=10**30)),
+    "a million million empty frames": (DATA, b"# boot=1 empty=1-999999999999 catalog=x\n"),
+    "a field name that is not UTF-8": (DATA, message([1], lines={1: frame(1).replace(b"mass", b"mass\xff")})),
+    "a field called time": (DATA, message([2], lines={2: frame(2, "time=1")})),
+    "a status with an infinity": (f"{BASE}/status", b'{"boot":1,"boots":{"1":[1,Infinity]}}'),
+    "a deep status": (f"{BASE}/status", b"[" * 100_000),
+    "a ledger with an impossible boot": (
+        f"corridor/v1/{CORRIDOR}/ledger/x",
+        b'{"ingest":"x","share":"ingest","accounts":[["gw",%d,"1",""]]}' % 10**30,
+    ),
+    "a ledger with half a character": (
+        f"corridor/v1/{CORRIDOR}/ledger/y",
+        b'{"ingest":"y","share":"ingest","accounts":[["\\ud800",1,"1",""]]}',
+    ),
+}
+
+
+async def test_hostile_messages_neither_end_it_nor_count_as_stored(mosquitto: servers.Server, tmp_path: Path) -> None:
+    where, state = spec(mosquitto, f"sqlite://{tmp_path}/x"), tmp_path / "state"
+    async with ingesting(where, state):
+        for topic, payload in HOSTILE.values():
+            await publish(mosquitto, (topic, payload), retain=not topic.endswith("/data"))
+        await publish(mosquitto, (DATA, message([3, 4])))
+        await until(lambda: accounted(state) == 4)
+    async with ingesting(where, state):  # the retained ones come again
+        await publish(mosquitto, (DATA, message([5])))
+        await until(lambda: accounted(state) == 5)
+    assert in_sqlite(tmp_path / "x") == stored([3, 4, 5])
+    (row,) = read_ledger(state)["gateways"]
+    assert (row["boot"], row["parked"], row["complete_to"]) == (7, [(1, 2)], 5)
+    assert len(letters(state)) == 4
+
+
+async def test_influxdb_opens_its_shard_again_after_a_hostile_name(mosquitto: servers.Server, tmp_path: Path) -> None:
+    state, hostile = tmp_path / "state", frame(2).replace(b"mass", b"mass\xff")
+    with servers.influxd(tmp_path / "influx") as influx:
+        database = await servers.create_database(influx.port)
+        async with ingesting(spec(mosquitto, f"influx1://127.0.0.1:{influx.port}/{database}"), state):
+            await publish(mosquitto, (DATA, message(range(1, 4), lines={2: hostile})))
+            await until(lambda: accounted(state) == 3)
+        influx.stop()
+        influx.start()
+        assert await in_influx(influx.port, database) == stored([1, 3])
+    assert read_ledger(state)["gateways"][0]["parked"] == [(2, 2)]
+
+
 async def test_a_type_conflict_in_influxdb_is_isolated(
     mosquitto: servers.Server, influxd: servers.Server, influx_database: str, tmp_path: Path
 ) -> None:

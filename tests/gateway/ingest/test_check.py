@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ingest.check import AHEAD_NS, check, fault
+from drivers import profile
+from gateway.ingest.check import AHEAD_NS, NAME, check, fault
 from gateway.wire import topics
 from gateway.wire.lines import PayloadError, parse_line
 
@@ -42,7 +45,13 @@ def test_a_float_passes(fields: str) -> None:
         ("mass=", "''"),
         ("mass", "'mass' is ''"),
         ("mass=1,", "''"),
-        ("=1", "not line protocol"),
+        ("=1", "'' has a name that no gateway gives"),
+        ("time=1", "'time' has a name that no gateway gives"),
+        ("mass=1,time=1", "'time' has a name"),
+        ("m" * 65 + "=1", "has a name"),
+        ("-mass=1", "has a name"),
+        ("zähler=1", "has a name"),
+        ("mass\x00=1", "has a name"),
         ("mass=1_0", "'1_0'"),
         ("mass=0x10", "'0x10'"),
     ],
@@ -78,9 +87,34 @@ def test_what_is_no_line_protocol_does_not(text: bytes) -> None:
     assert fault(text, OWNER, NOW)
 
 
-def test_escapes_in_tags_pass() -> None:
-    assert fault(line(series=SERIES + rb",asset=meter\ run\,1\=a"), OWNER, NOW) == ""
-    assert fault(line(series=SERIES + ",asset=Zähler".encode()), OWNER, NOW) == ""
+@pytest.mark.parametrize(
+    "series",
+    [
+        SERIES + rb",asset=meter\ run\,1\=a",
+        SERIES + ",asset=Zähler".encode(),
+        SERIES + b",asset=a\xff",
+        SERIES + b",asset=",
+        SERIES + b",time=1",
+        SERIES + b",b\xffd=1",
+        SERIES + b",device=ft-101",
+        SERIES + b",asset=" + b"a" * 65,
+        b"m\xff" + SERIES,
+        b"m\x00" + SERIES,
+        b"-" + SERIES,
+    ],
+)
+def test_names_that_no_configuration_can_have_do_not_pass(series: bytes) -> None:
+    assert fault(line(series=series), OWNER, NOW)
+
+
+def test_a_byte_that_is_not_utf8_never_reaches_a_store() -> None:
+    assert "'v\ufffd' has a name that no gateway gives" in fault(SERIES + b" v\xff=1 %d" % NOW, OWNER, NOW)
+
+
+def test_the_names_are_those_of_the_configuration() -> None:
+    for name in ("a", "_a", "9.b-c_D", "a" * 64, "", "-a", ".a", "a b", "a=b", "é", "a" * 65, "a\n"):
+        is_ours = re.search(profile.NAME, name) is not None and len(name) <= 64 and not name.endswith("\n")
+        assert (re.fullmatch(NAME, name.encode()) is not None) == is_ours, name
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='a,= "\\.1e-i#\n', max_size=40).map(str.encode))
@@ -88,6 +122,7 @@ def test_no_bytes_break_the_check(tail: bytes) -> None:
     text = SERIES + tail
     if not fault(text, OWNER, NOW):
         parse_line(text.decode())
+    fault(line().replace(b"mass", b"mass" + tail), OWNER, NOW).encode()
 
 
 def test_frames_and_lines_must_match() -> None:
@@ -98,9 +133,32 @@ def test_frames_and_lines_must_match() -> None:
     assert found.seqs == [3, 2]
     assert [(seq, text) for seq, text, _ in found.refused] == [(1, line("mass=1i"))]
     assert found.header.empty == [(9, 9)]
-    for head in (b"# boot=7 seq=1-2 catalog=x\n", b"# boot=7 seq=1-1000000000000 catalog=x\n", b"# boot=7 catalog=x\n"):
+    for head in (b"# boot=7 seq=1-2 catalog=x\n", b"# boot=7 catalog=x\n"):
         with pytest.raises(PayloadError, match="frames, the message has 3 lines"):
             check(topic, head + good.partition(b"\n")[2], NOW)
     for payload in (b"", line(), b"# hello\n" + line(), b"# boot=x seq=1 catalog=y\n" + line()):
         with pytest.raises(PayloadError):
             check(topic, payload, NOW)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"boot={10**30} seq=1",
+        f"boot={2**63} seq=1",
+        "boot=0 seq=1",
+        "boot=-3 seq=1",
+        "boot=1 seq=0",
+        f"boot=1 seq={10**30}",
+        f"boot=1 seq=1 empty={2**63}",
+        "boot=1 seq=1 empty=1-999999999999",
+        "boot=1 seq=1-1000000000000",
+        "boot=" + "9" * 5000 + " seq=1",
+    ],
+)
+def test_numbers_that_no_gateway_counts_to_are_refused_with_a_short_reason(head: str) -> None:
+    topic = topics.parse("corridor/v1/link43/ps1/gw/ft-101/data")
+    assert topic
+    with pytest.raises(PayloadError) as refused:
+        check(topic, f"# {head} catalog=x\n".encode() + line() + b"\n", NOW)
+    assert len(str(refused.value)) < 300
