@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Final
 import aiohttp
 
 from gateway.history.store import StoreAway, StoreRejected
+from gateway.wire.strict_json import loads
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=20.0, connect=5.0)  # a slow disk answers in seconds, a dead peer never
 UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError)
@@ -36,7 +36,7 @@ def fault(place: str, status: int, text: str, headers: Mapping[str, str]) -> Sto
 def _message(text: str) -> str:
     """Return what every version of InfluxDB hides in JSON: 1.x as `error`, 2.x and 3.x as `message`."""
     try:
-        whole = json.loads(text)
+        whole = loads(text)
         return str(whole.get("error") or whole.get("message") or text)
     except (ValueError, AttributeError):
         return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from gateway.history.http import UNREACHABLE, fault, unreachable
 from gateway.history.store import Series, StoreAway, Trend
+from gateway.wire.strict_json import loads
 
 MAX_NS: Final = 2**63 - 2  # the latest time that InfluxQL can say
 
@@ -24,26 +24,26 @@ async def read(ask: Ask, series: Series, start_ns: int, stop_ns: int, max_points
     tag = quoted(series.tag)
     rows = await ask(f"SELECT {tag} {where} ORDER BY time LIMIT {max_points + 1}")
     if len(rows) <= max_points:
-        return _trend([(time, value, value, value) for time, value in rows])
+        return _trend(rows, (1, 1, 1))
     bucket_ns = -(-(stop_ns - start_ns) // max_points)
     rows = await ask(
         f'SELECT min({tag}) AS "low", mean({tag}) AS "mean", max({tag}) AS "high" {where} '
         f"GROUP BY time({bucket_ns}ns, {start_ns % bucket_ns}ns) fill(none)"
     )
-    return _trend([(time, low, mean, high) for time, low, mean, high in rows])
+    return _trend(rows, (1, 2, 3))
 
 
 async def ask(session: aiohttp.ClientSession, url: str, params: dict[str, str], place: str) -> list[list[Any]]:
     """Return the rows of one query, none if the series is unknown; raises StoreAway."""
     try:
         async with session.get(url, params={**params, "epoch": "ns"}, allow_redirects=False) as answer:
-            text = await answer.text()
+            text = await answer.text(errors="replace")
             if answer.status != 200:
                 raise StoreAway(str(fault(place, answer.status, text, answer.headers)))
     except UNREACHABLE as error:
         raise unreachable(place, error) from None
     try:
-        result = json.loads(text)["results"][0]
+        result = loads(text)["results"][0]
         if "error" in result:
             raise StoreAway(f"{place}: {result['error']}")
         found = result.get("series", [])
@@ -81,7 +81,11 @@ def _where(series: Series, start_ns: int, stop_ns: int) -> str:
     return f"FROM {quoted(series.measurement)} WHERE {tags} AND time >= {start_ns} AND time < {stop_ns}"
 
 
-def _trend(rows: list[tuple[int, float, float, float]]) -> Trend:
-    time_ns = np.array([row[0] for row in rows], dtype=np.int64)
-    low, mean, high = (np.array([row[k] for row in rows], dtype=np.float64) for k in (1, 2, 3))
+def _trend(rows: list[list[Any]], columns: tuple[int, int, int]) -> Trend:
+    """Return rows of time and values, low, mean and high in these columns; raises StoreAway if they are none."""
+    try:
+        time_ns = np.array([row[0] for row in rows], dtype=np.int64)
+        low, mean, high = (np.array([row[k] for row in rows], dtype=np.float64) for k in columns)
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise StoreAway(f"rows that are no time and value: {error}") from None
     return Trend(time_ns, low, mean, high)

@@ -10,6 +10,8 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from gateway.history.http import fault, retry_after_s
 from gateway.history.influxql import quoted, text_literal
@@ -115,3 +117,29 @@ def test_the_client_library_is_loaded_by_need_only() -> None:
         "assert 'influxdb_client' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"[" * 100_000,
+        b"\xff",
+        b"[]",
+        b'{"results":[{"series":[{"columns":["time","v"],"values":[[1,NaN]]}]}]}',
+        b'{"results":[{"series":[{"columns":["time","v"],"values":[[%d,1]]}]}]}' % 10**30,
+        b'{"results":[{"series":[{"columns":["time","v"],"values":[[1]]}]}]}',
+        b'{"results":[{"series":[{"columns":["time","v"],"values":[[1,{}]]}]}]}',
+    ],
+    ids=lambda answer: answer[-30:].decode(errors="replace"),
+)
+async def test_an_answer_that_is_none_means_the_store_is_away(answer: bytes) -> None:
+    async def say(request: web.Request) -> web.Response:
+        return web.Response(body=answer, headers={"Content-Type": "application/json; charset=zzz"})
+
+    app = web.Application()
+    app.router.add_get("/query", say)
+    async with TestServer(app) as server:
+        store = open_store(StoreSpec(f"influx1://127.0.0.1:{server.port}/x", None))
+        with pytest.raises(StoreAway):
+            await store.read(SERIES, 0, 10, 100)
+        await store.close()
