@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from gateway.console.picture import Picture
 from gateway.model.corridor import MqttSpec
 from gateway.wire import topics
 from gateway.wire.client import Client, MqttError, keep_connected
+from gateway.wire.strict_json import dumps, loads
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Feed:
 
     def _take_reply(self, payload: bytes) -> None:
         try:
-            reply = json.loads(payload)
+            reply = loads(payload)
             waiting = self._waiting.get(str(reply["id"]))
             answer = (reply["ok"] is True, str(reply.get("text") or ""))
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -94,9 +94,7 @@ class Feed:
         waiting = self._waiting[identity] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(REPLY_S):
-                await self._client.publish(
-                    found.address.command("acknowledge"), json.dumps(command).encode(), qos=1, retain=False
-                )
+                await self._client.publish(found.address.command("acknowledge"), dumps(command), qos=1, retain=False)
                 ok, text = await waiting
         except MqttError as error:
             return Answer(gateway, key, False, "mqtt_away", str(error))

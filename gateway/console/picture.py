@@ -8,7 +8,6 @@ the step from nothing.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,7 +16,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.quality import BAD_WAITING_FOR_INITIAL_DATA, GOOD, NAMES, is_bad, name_of
+from drivers.quality import BAD_WAITING_FOR_INITIAL_DATA, GOOD, NAMES, is_bad
+from gateway.console import intake
+from gateway.console.intake import QualityChange
 from gateway.console.ring import NEVER, Ring
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag
 from gateway.wire.catalog import decode as decode_catalog
@@ -26,6 +27,7 @@ from gateway.wire.lines import Line, parse_lines
 from gateway.wire.topics import GatewayAddress, Topic
 
 NS_PER_MS: Final = 1_000_000
+MAX_TAGS: Final = 50_000  # of one gateway: ten times the largest corridor, and 0.7 GB of ring when all are live
 LIVE_NS: Final = 60_000_000_000  # a sample older than this came late: it says nothing about the delay of live ones
 
 
@@ -69,7 +71,10 @@ class GatewayPicture:
         self.ring = Ring(n)
 
     def take_catalog(self, catalog: Catalog) -> None:
-        """Lay the columns out anew; tags that stay keep what is known of them."""
+        """Lay the columns out anew; tags that stay keep what is known of them. Raises ValueError for too many tags."""
+        n = sum(len(device.tags) for device in catalog.devices)
+        if n > MAX_TAGS:
+            raise ValueError(f"a catalog of {n} tags, at most {MAX_TAGS} are shown")
         rows, value, time_ns = self.rows, self.value, self.time_ns
         quality, quality_ns, reason, ring = self.quality, self.quality_ns, self.reason, self.ring
         self._lay_out(catalog)
@@ -105,18 +110,17 @@ class GatewayPicture:
             self.reason.pop(row, "")
         return len(line.fields) - len(known)
 
-    def take_quality(self, device: str, event: dict[str, Any], tick: int) -> None:
+    def take_quality(self, device: str, change: QualityChange, tick: int) -> None:
         """Take a change of quality; one that is older than the last is history."""
-        row = self.rows.get(device, {}).get(event["tag"])
-        time_ns, quality = int(event["time"]), int(event["quality"])
-        if row is None or time_ns < self.quality_ns[row]:
+        row = self.rows.get(device, {}).get(change.tag)
+        if row is None or change.time_ns < self.quality_ns[row]:
             return
-        self.quality[row], self.quality_ns[row], self.marked[row] = quality, time_ns, tick
+        self.quality[row], self.quality_ns[row], self.marked[row] = change.quality, change.time_ns, tick
         self.reason.pop(row, "")
-        if quality:
-            self.reason[row] = str(event.get("reason") or event.get("text") or name_of(quality))
-        if is_bad(quality):
-            self.ring.push(np.array([row], np.intp), time_ns, np.array([np.nan]))
+        if change.quality:
+            self.reason[row] = change.why
+        if is_bad(change.quality):
+            self.ring.push(np.array([row], np.intp), change.time_ns, np.array([np.nan]))
 
     def changes(self, since: int, now_ns: int) -> dict[str, Any]:
         """Return what changed after the tick `since`, as JSON types; times are ages in ms at `now_ns`."""
@@ -135,7 +139,7 @@ class GatewayPicture:
             value = self.value[rows].tolist()
             out["rows"] = {
                 "i": rows.tolist(),
-                "v": [v if v == v and abs(v) != np.inf else None for v in value],
+                "v": [v if v == v else None for v in value],
                 "a": [a if k else None for a, k in zip(age, known.tolist(), strict=True)],
                 "q": self.quality[rows].tolist(),
                 "why": {str(row): text for row in rows.tolist() if (text := self.reason.get(row))},
@@ -213,9 +217,8 @@ class Picture:
             case "data" if topic.device is not None:
                 self._take_data(gateway, topic.device, payload)
             case "event" if topic.device is not None:
-                event = json.loads(payload)
-                if event["kind"] == "quality":
-                    gateway.take_quality(topic.device, event, self._advance())
+                if change := intake.quality_change(payload, self.now_ns()):
+                    gateway.take_quality(topic.device, change, self._advance())
             case "catalog":
                 catalog = decode_catalog(payload)
                 gateway.take_catalog(catalog)
@@ -224,14 +227,14 @@ class Picture:
                 gateway.alarms = decode_alarms(payload)
                 gateway.alarms_tick = self._advance()
             case "status":
-                gateway.status = _object(payload)
-                online = gateway.status.get("state") == "online"
-                if online:
-                    said_ns = int(gateway.status.get("time") or 0)
-                    gateway.heard_ns = max(gateway.heard_ns, said_ns if retained else self.now_ns())
+                gateway.status = intake.status(payload)
+                if gateway.status.get("state") == "online":
+                    now_ns = self.now_ns()
+                    said_ns = min(gateway.status.get("time", 0), now_ns) if retained else now_ns
+                    gateway.heard_ns = max(gateway.heard_ns, said_ns)
                 gateway.meta_tick = self._advance()
             case "health":
-                gateway.health = _object(payload)
+                gateway.health = intake.health(payload)
                 gateway.meta_tick = self._advance()
             case _:
                 pass
@@ -240,6 +243,9 @@ class Picture:
         tick = self._advance()
         now_ns = self.now_ns()
         for line in parse_lines(payload):
+            if not intake.is_time(line.time_ns, now_ns):
+                self.broken += 1
+                continue
             self.unknown += gateway.take_line(line, device, tick)
             if abs(now_ns - line.time_ns) < LIVE_NS:
                 delay_ms = (now_ns - line.time_ns) / NS_PER_MS
@@ -277,10 +283,3 @@ class Picture:
         self._changed.set()
         self._changed = asyncio.Event()
         return self.tick
-
-
-def _object(payload: bytes) -> dict[str, Any]:
-    found = json.loads(payload)
-    if not isinstance(found, dict):
-        raise TypeError("not a JSON object")
-    return found

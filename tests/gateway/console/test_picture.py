@@ -5,6 +5,7 @@ import json
 import math
 from typing import Any
 
+import pytest
 from console_fake import device, tag
 
 from drivers.quality import (
@@ -125,6 +126,90 @@ def test_unknown_fields_and_unreadable_messages_are_counted() -> None:
     scene.take("ft-101/event", b'"text"')
     assert (scene.picture.unknown, scene.picture.broken) == (1, 4)
     assert scene.rows()[0][0] == 1.0
+
+
+FAR = 10**24
+LIVE = [
+    ("bv-1/data", f"# x\nmeter,device=bv-1 pressure=1 {FAR}\n"),
+    ("bv-1/data", f"# x\nmeter,device=bv-1 pressure=1 {-FAR}\n"),
+    ("bv-1/data", f"# x\nmeter,device=bv-1 pressure=1 {NOW + 2 * 86_400 * S}\n"),
+    ("bv-1/data", f"# x\nmeter,device=bv-1 pressure=1e999 {NOW}\n"),
+    ("bv-1/data", f"# x\nmeter,device=bv-1 pressure=nan {NOW}\n"),
+    *(
+        ("bv-1/event", f'{{"kind":"quality","tag":"pressure","time":{time},"quality":{quality}}}')
+        for time, quality in (
+            (NOW, -1), (NOW, 2**32), (NOW, 10**30), (NOW, 1.5), (NOW, "true"), (NOW, "null"),
+            ("Infinity", 0), ("1e999", 0), (FAR, 0), (-1, 0), (NOW + 2 * 86_400 * S, 0), ("null", 0),
+        )
+    ),
+    ("bv-1/event", f'{{"kind":"quality","tag":["pressure"],"time":{NOW},"quality":0}}'),
+    ("bv-1/event", f'{{"kind":"quality","tag":"pressure","time":{NOW},"quality":1,"reason":{{"a":1}}}}'),
+    *((leaf, "[" * 100_000) for leaf in ("status", "health", "alarms", "catalog", "bv-1/event")),
+    *((leaf, '{"a":' * 100_000) for leaf in ("status", "health", "alarms", "catalog", "bv-1/event")),
+    ("status", '{"state":"online","time":Infinity}'),
+    ("status", '{"state":"online","time":1e999}'),
+    ("status", f'{{"state":"online","time":{10**30}}}'),
+    ("status", '{"state":["online"]}'),
+    ("status", '{"version":{"a":NaN}}'),
+    ("health", '{"memory_bytes":NaN}'),
+    ("health", '{"links":{"skid-a":null}}'),
+    ("health", '{"links":[1]}'),
+    ("health", '{"spool":"full"}'),
+    ("health", '{"clock":null}'),
+    ("alarms", '{"alarms":[{"value":Infinity}]}'),
+    ("alarms", '{"alarms":[null]}'),
+    ("catalog", '{"catalog":"x","devices":[{"name":"d"}]}'),
+    ("catalog", '{"catalog":"x","devices":null}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("leaf", "payload"), LIVE, ids=lambda text: text[:50])
+def test_what_a_hostile_publisher_says_is_counted_and_changes_nothing(leaf: str, payload: str) -> None:
+    scene = Scene()
+    scene.data("bv-1", "pressure=53.2", NOW - S)
+    scene.take("status", encode_status("online", 7, "0.1.0", NOW, {}))
+    before = scene.picture.changes(0)
+    scene.take(leaf, payload.encode())
+    assert scene.picture.broken == 1
+    after = scene.picture.changes(0)
+    assert json.loads(json.dumps(after, allow_nan=False)) | {"tick": 0} == before | {"tick": 0}
+    scene.data("bv-1", "pressure=53.3", NOW)
+    assert scene.rows()[2] == (53.3, 0, GOOD)
+
+
+def test_health_keeps_what_the_screens_show_and_nothing_that_is_nested_deeper() -> None:
+    scene = Scene()
+    said = {
+        "polls": {"late": 2, "by": {"a": 1}}, "links": {"skid-a": {"state": "up", "load": 0.5, "units": [1]}},
+        "spool": {"state": "ok", "unsent": 3}, "clock": {"state": "ok", "offset_s": 0.1}, "memory_bytes": 7,
+    }  # fmt: skip
+    scene.take("health", json.dumps(said).encode())
+    assert scene.picture.gateways[KEY].health == {
+        "polls": {"late": 2}, "links": {"skid-a": {"state": "up", "load": 0.5}},
+        "spool": {"state": "ok", "unsent": 3}, "clock": {"state": "ok", "offset_s": 0.1},
+    }  # fmt: skip
+
+
+def test_a_catalog_that_would_take_all_memory_is_not_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.console.picture.MAX_TAGS", 3)
+    scene = Scene()
+    scene.take("catalog", Catalog("77aa", [*DEVICES, device("new", "pipe-a", 1, tag("x", "1"))]).encode())
+    assert scene.picture.broken == 1
+    assert len(scene.picture.gateways[KEY].tags) == 3
+
+
+def test_a_status_from_the_future_is_no_contact_in_the_future() -> None:
+    scene = Scene()
+    scene.take("status", encode_status("online", 7, "0.1.0", NOW + 900 * S, {}), retained=True)
+    assert scene.picture.gateways[KEY].heard_ns == NOW
+
+
+def test_a_configuration_with_infinities_is_shown() -> None:
+    scene = Scene([device("bv-1", "pipe-a", 5200, tag("pressure", "bar", 1.0, (0.0, math.inf), high=math.inf))])
+    scene.data("bv-1", "pressure=53.2", NOW)
+    (told,) = json.loads(json.dumps(scene.picture.changes(0), allow_nan=False))["gateways"]
+    (tag_told,) = told["catalog"]["devices"][0]["tags"]
+    assert (tag_told["range"], tag_told["limits"], told["rows"]["v"]) == (None, {}, [53.2])
 
 
 def test_last_contact_is_of_live_messages_and_survives_the_will() -> None:

@@ -278,6 +278,53 @@ async def test_a_command_without_any_proof_of_origin_or_of_another_type_is_refus
         assert gw1.commands == []
 
 
+async def test_a_command_that_is_no_json_or_has_no_name_is_refused(broker: Broker) -> None:
+    async with bench(broker) as (client, (gw1, _)):
+        url, json_type = client.url + "api/acknowledge", "application/json"
+        alarms = f'"alarms":[{{"gateway":"gw1","key":"{KEY}"}}]'
+        for payload, kind, code in (
+            ("[" * 100_000, json_type, "bad_request"),
+            (f'{{"by":"anna","expires":NaN,{alarms}}}', json_type, "bad_request"),
+            (f'{{"by":"\\ud800",{alarms}}}', json_type, "bad_request"),
+            (f'{{"by":["anna"],{alarms}}}', json_type, "bad_request"),
+            ("[" * 100_000, json_type + "; charset=zzz", "bad_request"),
+            (f"{{{alarms}}}", json_type, "no_name"),
+            (f'{{"by":" \\t ",{alarms}}}', json_type, "no_name"),
+        ):
+            headers = {"Origin": client.origin, "Content-Type": kind}
+            async with client.session.post(url, data=payload.encode(), headers=headers) as response:
+                assert (response.status, await response.json()) == (400, {"code": code}), payload[:40]
+        assert gw1.commands == []
+
+
+async def test_no_message_of_any_publisher_ends_the_console_or_its_answers(broker: Broker) -> None:
+    deep = b"[" * 100_000
+    async with bench(broker) as (client, (gw1, _)):
+        for leaf, payload in (
+            ("status", b'{"state":"online","time":Infinity}'),
+            ("status", deep),
+            ("reply", deep),
+            ("reply", b'{"id":[],"ok":1}'),
+            ("health", b'{"memory_bytes":NaN,"spool":{"bytes":Infinity}}'),
+            ("alarms", b'{"alarms":[{"value":NaN}]}'),
+            ("catalog", b'{"catalog":NaN,"devices":[]}'),
+            ("bv-1/data", b"# x\nmeter,device=bv-1 pressure=1 %d\n" % 10**24),
+            ("bv-1/event", b'{"kind":"quality","tag":"pressure","time":1,"quality":-1}'),
+            ("bv-1/event", b'{"kind":"quality","tag":"pressure","time":Infinity,"quality":1}'),
+            ("bv-1/event", b'{"kind":"quality","tag":"pressure","time":1,"quality":%d}' % 2**33),
+        ):
+            await gw1.client.publish(f"{GW1.base}/{leaf}", payload, 1)
+        await gw1.frame("bv-1", {"pressure": 53.25})
+        await client.when(lambda g: values(g)[2] == 53.25)
+        async with client.session.ws_connect(client.url + "api/stream", headers={"Origin": client.origin}) as stream:
+            await stream.send_str("next")
+            assert len((await stream.receive_json(timeout=5))["gateways"]) == 2
+        await gw1.alarm(low_alarm())
+        await client.when(lambda g: g["alarms"])
+        _, body = await client.acknowledge(KEY)
+        assert body["answers"][0]["ok"]
+
+
 async def test_a_name_rebound_to_this_address_is_refused(broker: Broker) -> None:
     async with running(broker.spec) as console, aiohttp.ClientSession() as session:
         for path in ("", "api/state", "api/trend"):
