@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from drivers import quality
+from drivers.link import LinkState
+from gateway.alarm.engine import COMMUNICATION
 from gateway.console import server
+from gateway.detect import flags
+from gateway.model.clock import ClockState
+from gateway.spool.spool import SpoolState
 
 WEB = Path(server.__file__).parent / "web"
 SOURCES = WEB / "src"
@@ -37,6 +44,19 @@ def test_every_message_is_used_and_every_code_of_the_server_has_one() -> None:
     )
     for answer in answers:
         assert f"answer.{answer}" in CATALOGUES["en"], answer
+
+
+def test_every_alarm_quality_and_state_of_a_gateway_has_its_words() -> None:
+    codes = {
+        *(f"{kind}.{name}" for kind in ("condition", "alarm") for name in (*flags.NAMES.values(), COMMUNICATION)),
+        *(f"quality.{name}" for name in quality.NAMES.values()),
+        *(f"link.{state}" for state in get_args(LinkState)),
+        *(f"spool.{state}" for state in get_args(SpoolState)),
+        *(f"clock.{state}" for state in get_args(ClockState)),
+    }
+    assert codes <= set(CATALOGUES["en"])
+    words = {one: CATALOGUES["de"][one] for one in codes if one.startswith("quality.")}
+    assert not [one for one, text in words.items() if text == CATALOGUES["en"][one]]
 
 
 def test_the_lock_file_names_no_registry() -> None:

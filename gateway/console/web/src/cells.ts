@@ -5,11 +5,14 @@ import { age, number } from "./format";
 import { t } from "./i18n";
 import type { Model, Point } from "./model";
 import { isBad } from "./model";
+import { qualityWord } from "./words";
 
 export interface Shown {
   text: string;
   look: string;
+  /** Its OPC UA name, for machines, and its word in the operator's language. */
   quality: string;
+  qualityText: string;
   ageS: number;
   age: string;
 }
@@ -28,6 +31,7 @@ export function shown(model: Model, point: Point): Shown {
     text: number(point.value, point.decimals),
     look: looks.join(" "),
     quality: model.qualityName(quality),
+    qualityText: qualityWord(model.qualityName(quality)),
     ageS,
     age: age(ageS),
   };
@@ -68,7 +72,7 @@ export class ValueCell {
     setAttribute(this.element, "data-quality", now.quality);
     setAttribute(this.element, "data-age", Number.isFinite(now.ageS) ? now.ageS.toFixed(0) : "");
     const { device, tag } = this.point;
-    const parameters = { device: device.name, tag: tag.name, value: now.text, unit: this.point.unit, quality: now.quality, age: now.age };
+    const parameters = { device: device.name, tag: tag.name, value: now.text, unit: this.point.unit, quality: now.qualityText, age: now.age };
     const text = t("value.label", parameters);
     if (this.base === "value") setAttribute(this.element, "title", text);
     setAttribute(this.element, "aria-label", text);

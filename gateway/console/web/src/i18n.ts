@@ -28,8 +28,13 @@ export function t(code: Code, parameters: Record<string, string | number> = {}):
   return CATALOGUES[language][code].replace(/\{(\w+)\}/g, (whole, name: string) => String(parameters[name] ?? whole));
 }
 
+/** Whether the catalogue has a message. */
+export function has(code: string): boolean {
+  return code in en;
+}
+
 /** The message `prefix.name`, or the name itself where the catalogue has none (a word of a newer gateway). */
 export function word(prefix: string, name: string): string {
   const code = `${prefix}.${name}`;
-  return code in en ? t(code as Code) : name;
+  return has(code) ? t(code as Code) : name;
 }

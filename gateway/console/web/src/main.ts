@@ -4,7 +4,7 @@ import { h, setText } from "./dom";
 import type { ScreenName } from "./header";
 import { Header, SCREENS } from "./header";
 import type { Code } from "./i18n";
-import { t, word } from "./i18n";
+import { t } from "./i18n";
 import { alarmMark } from "./marks";
 import type { Alarm, Change, Step } from "./model";
 import { Model, isUnacknowledged, placeOf } from "./model";
@@ -15,6 +15,7 @@ import { Overview } from "./screens/overview";
 import { Trend } from "./screens/trend";
 import { Values } from "./screens/values";
 import { Stream } from "./stream";
+import { alarmSentence } from "./words";
 import "./style.css";
 
 const CLOCK_MS = 500; // ages and the clock move also when nothing arrives
@@ -154,7 +155,7 @@ function showNewest(): void {
     const place = [found.line, found.kp_m === null ? "" : `KP ${kp(found.kp_m)}`, placeOf(found)].filter(Boolean).join(" · ");
     newest.replaceChildren(
       alarmMark(found),
-      h("b", {}, `${word("condition", found.alarm)}: ${found.text}`),
+      h("b", {}, alarmSentence(found)),
       h("span", { class: "muted" }, place),
       h("span", { class: "age" }),
       h("span", { class: "muted more" }, n > 1 ? t("newest.more", { n: n - 1 }) : ""),

@@ -4,6 +4,7 @@ import { svg } from "./dom";
 import { t, word } from "./i18n";
 import type { Alarm } from "./model";
 import { isUnacknowledged } from "./model";
+import { alarmSentence } from "./words";
 
 const SHAPES: Record<number, string> = {
   1: "M2.5 2.5h13v13h-13z",
@@ -37,7 +38,7 @@ export function mark(priority: number, options: { unacknowledged?: boolean; labe
 
 export function alarmMark(alarm: Alarm): SVGSVGElement {
   const priority = priorityOf(alarm);
-  const label = `${t("priority.label", { n: priority })}, ${word("state", alarm.state)}: ${alarm.text}`;
+  const label = `${t("priority.label", { n: priority })}, ${word("state", alarm.state)}: ${alarmSentence(alarm)}`;
   return mark(priority, { unacknowledged: isUnacknowledged(alarm), label });
 }
 

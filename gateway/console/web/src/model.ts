@@ -287,6 +287,11 @@ export class Model {
     return this.mqtt.state === "connected" && gateway.heard > 0 && this.now() - gateway.heard > SILENT_MS;
   }
 
+  /** A device that answers with exceptions is bad, and not silent: only what it should send and does not is. */
+  private isSilent(point: Point): boolean {
+    return COMMUNICATION.has(point.quality) || (!isBad(point.quality) && this.freshness(point) === "stale");
+  }
+
   outage(gateway: Gateway, device: Device): Outage | null {
     if (this.isDown(gateway)) return { cause: "gateway", name: gateway.id, last: gateway.heard || NaN };
     const state = gateway.health.links?.[device.link]?.state;
@@ -294,8 +299,7 @@ export class Model {
     const last = Math.max(-Infinity, ...points.map((point) => point.time).filter((time) => !Number.isNaN(time)));
     const contact = Number.isFinite(last) ? last : NaN;
     if (state && LINK_DOWN.has(state)) return { cause: "link", name: device.link, last: contact };
-    const isSilent = points.length > 0 && points.every((point) => COMMUNICATION.has(point.quality) || this.freshness(point) === "stale");
-    return isSilent ? { cause: "device", name: device.name, last: contact } : null;
+    return points.length > 0 && points.every((point) => this.isSilent(point)) ? { cause: "device", name: device.name, last: contact } : null;
   }
 
   /** Links as [up, all], from the gateways' health; those of a gateway that is gone count as down. */

@@ -1,13 +1,14 @@
 /** The alarm list: standing alarms stay, the newest unacknowledged first, and nothing moves under the pointer. */
 
 import { h, setClass, setText } from "../dom";
-import { age, kp, moment, number, unitSign } from "../format";
+import { age, kp, moment, unitSign } from "../format";
 import { t, word } from "../i18n";
 import { mark, priorityOf } from "../marks";
 import type { Alarm, Change, Gateway } from "../model";
 import { isUnacknowledged, placeOf } from "../model";
 import type { Context, Screen } from "../screen";
 import { recall, remember } from "../settings";
+import { alarmSentence, figures } from "../words";
 
 interface Entry {
   id: string;
@@ -76,7 +77,7 @@ class Row {
     }
     setClass(this.element, `${entry ? alarm.state : "gone"}${this.box.checked ? " picked" : ""}`);
     setText(this.time, moment(alarm.since / 1e6, now));
-    setText(this.text, `${word("condition", alarm.alarm)}: ${alarm.text}`);
+    setText(this.text, alarmSentence(alarm));
     setText(this.value, measured(alarm));
     setText(this.age, age(Math.max(0, now - alarm.since / 1e6) / 1000));
     const by = alarm.by && alarm.state !== "unacked" ? ` · ${alarm.by}` : "";
@@ -86,11 +87,8 @@ class Row {
 }
 
 function measured(alarm: Alarm): string {
-  const size = Math.max(Math.abs(alarm.value ?? 0), Math.abs(alarm.limit ?? 0));
-  const decimals = size ? Math.min(3, Math.max(0, 3 - Math.floor(Math.log10(size)))) : 0;
-  const value = alarm.value === null ? "" : number(alarm.value, decimals);
-  const limit = alarm.limit === null ? "" : ` / ${number(alarm.limit, decimals)}`;
-  return value || limit ? `${value || "\u2013"}${limit} ${unitSign(alarm.unit)}` : "";
+  const { value, limit } = figures(alarm);
+  return value || limit ? `${value || "\u2013"}${limit && ` / ${limit}`} ${unitSign(alarm.unit)}` : "";
 }
 
 export class Alarms implements Screen {
@@ -117,6 +115,12 @@ export class Alarms implements Screen {
   constructor(private readonly context: Context) {
     this.by.value = recall("operator") ?? "";
     this.by.addEventListener("change", () => remember("operator", this.by.value.trim()));
+    this.by.addEventListener("input", () => this.by.removeAttribute("aria-invalid"));
+    this.by.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      remember("operator", this.by.value.trim());
+      void this.send();
+    });
     for (const input of [this.filter, this.line, this.from, this.to]) input.addEventListener("input", () => this.refresh(true));
     this.all.addEventListener("change", () => {
       for (const row of this.order) row.box.checked = this.all.checked && isUnacknowledged(row.entry.alarm);
@@ -248,7 +252,7 @@ export class Alarms implements Screen {
     for (const [gateway, alarm] of this.context.model.alarms()) {
       if (this.line.value && alarm.line !== this.line.value) continue;
       if ((from > -Infinity || to < Infinity) && (alarm.kp_m === null || alarm.kp_m < from || alarm.kp_m > to)) continue;
-      const text = [gateway.id, gateway.site, alarm.device, alarm.tag, alarm.line, alarm.asset, alarm.text, alarm.alarm].join(" ").toLowerCase();
+      const text = [gateway.id, gateway.site, alarm.device, alarm.tag, alarm.line, alarm.asset, alarm.text, alarm.alarm, alarmSentence(alarm)].join(" ").toLowerCase();
       if (!words.every((one) => text.includes(one))) continue;
       const id = `${gateway.key}/${alarm.key}`;
       found.set(id, { id, gateway, alarm });
@@ -327,10 +331,18 @@ export class Alarms implements Screen {
       this.context.announce(t("alarms.pick_first"));
       return;
     }
+    const by = this.by.value.trim();
+    if (!by) {
+      this.by.setAttribute("aria-invalid", "true");
+      this.by.focus();
+      this.context.announce(t("alarms.name_first"));
+      return;
+    }
+    if (document.activeElement === this.by) rows[0]?.element.focus();
     this.hold();
     for (const row of rows) this.note(row.entry.id, t("alarms.asking"), 15_000);
     this.refresh(false);
-    const body = { by: this.by.value.trim() || "console", alarms: rows.map((row) => ({ gateway: row.entry.gateway.key, key: row.entry.alarm.key })) };
+    const body = { by, alarms: rows.map((row) => ({ gateway: row.entry.gateway.key, key: row.entry.alarm.key })) };
     let answers: Answer[];
     try {
       const response = await fetch("api/acknowledge", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });

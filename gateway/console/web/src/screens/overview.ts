@@ -10,7 +10,7 @@
 import { ValueCell, shown, trendHref } from "../cells";
 import { h, setAttribute, setClass, setText, svg } from "../dom";
 import { kp, moment, number } from "../format";
-import { t } from "../i18n";
+import { t, word } from "../i18n";
 import { alarmMark, byUrgency } from "../marks";
 import type { Alarm, Change, Device, Gateway, Model, Point } from "../model";
 import { isActive, isBad, isUnacknowledged } from "../model";
@@ -158,11 +158,11 @@ export class Overview implements Screen {
         setText(heard, gateway.heard ? moment(gateway.heard, model.now()) : t("time.unknown"));
         const all = Object.entries(gateway.health.links ?? {});
         const bad = all.filter(([, link]) => link.state && link.state !== "up");
-        setText(links, all.length ? `${all.length - bad.length}/${all.length}${bad.length ? ` (${bad.map(([name, link]) => `${name} ${link.state}`).join(", ")})` : ""}` : "\u2013");
+        setText(links, all.length ? `${all.length - bad.length}/${all.length}${bad.length ? ` (${bad.map(([name, link]) => `${name} ${word("link", link.state ?? "")}`).join(", ")})` : ""}` : "\u2013");
         const { polls: p, spool: s, clock: c } = gateway.health;
         setText(polls, p ? `${number(p["late"] ?? 0, 0)} / ${number(p["skipped"] ?? 0, 0)}` : "\u2013");
-        setText(spool, s ? `${s.state ?? ""}, ${number(s.unsent ?? 0, 0)} / ${number(s.dropped ?? 0, 0)}` : "\u2013");
-        setText(clockCell, c ? `${c.state ?? ""} ${c.offset_s === undefined ? "" : `${number(c.offset_s * 1000, 1)} ms`}` : "\u2013");
+        setText(spool, s ? `${word("spool", s.state ?? "")}, ${number(s.unsent ?? 0, 0)} / ${number(s.dropped ?? 0, 0)}` : "\u2013");
+        setText(clockCell, c ? `${word("clock", c.state ?? "")} ${c.offset_s === undefined ? "" : `${number(c.offset_s * 1000, 1)} ms`}` : "\u2013");
         setText(version, [gateway.status.version, gateway.status.boot === undefined ? "" : `boot ${gateway.status.boot}`].filter(Boolean).join(" · "));
       };
       update();

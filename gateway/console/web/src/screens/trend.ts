@@ -4,14 +4,17 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { ValueCell } from "../cells";
 import { h, setAttribute, setClass, setText } from "../dom";
-import { clock, day, moment, number, unitSign } from "../format";
-import { t } from "../i18n";
+import { clock, day, kp, moment, number, unitSign } from "../format";
+import { t, word } from "../i18n";
 import type { Change, Point } from "../model";
 import { isBad } from "../model";
 import type { Context, Screen } from "../screen";
+import { qualityWord } from "../words";
 
 const PENS = 8;
 const FOUND = 12;
+const GAPS_STAY: uPlot.JoinNullMode[] = [1, 2, 2, 2]; // a gap of one pen lasts until its own next sample, not another pen's
+const LONE_PX = 6; // a sample without neighbours, seen at arm's length
 const APPENDED = 900; // live samples after which a thinned window is read anew
 const WINDOWS = [
   [300, "trend.5min"],
@@ -28,6 +31,21 @@ interface Answer {
   low: (number | null)[];
   mean: (number | null)[];
   high: (number | null)[];
+}
+
+/** Samples without a neighbour, which no line would show: before and after them is a gap, or nothing. */
+function alone(plot: uPlot, k: number): number[] | null {
+  const values = plot.data[k] as (number | null | undefined)[]; // undefined where only another pen has a sample
+  const found: number[] = [];
+  let [before, last]: [boolean, number] = [false, -1];
+  for (const [i, value] of values.entries()) {
+    if (value === undefined) continue;
+    if (value === null && last >= 0 && !before) found.push(last);
+    before = value !== null && last >= 0;
+    last = value === null ? -1 : i;
+  }
+  if (last >= 0 && !before) found.push(last);
+  return found.length ? found : null;
 }
 
 class Pen {
@@ -53,7 +71,7 @@ class Pen {
     this.cell = new ValueCell(context.model, point);
     const name = `${device.name} / ${tag.name}`;
     const remove = h("button", { type: "button", class: "quiet", "aria-label": t("trend.remove_name", { name }), onclick: onRemove }, t("trend.remove"));
-    const where = [gateway.id, device.line, device.kp_m === null ? "" : `KP ${Math.round(device.kp_m / 100) / 10} km`].filter(Boolean).join(" · ");
+    const where = [gateway.id, device.line, device.kp_m === null ? "" : `KP ${kp(device.kp_m)}`].filter(Boolean).join(" · ");
     this.row = h(
       "tr",
       { tabindex: "-1" },
@@ -179,8 +197,7 @@ export class Trend implements Screen {
     for (const pen of this.pens) {
       if (this.end === null && pen.follow()) moved = true;
       pen.cell.update();
-      const quality = pen.point.quality;
-      setText(pen.quality, quality ? model.qualityName(quality) : t("quality.good"));
+      setText(pen.quality, qualityWord(model.qualityName(pen.point.quality)));
       if (pen.appended > APPENDED) {
         void this.read();
         break;
@@ -348,7 +365,7 @@ export class Trend implements Screen {
     }
     if (!this.visible || !this.pens.length || !this.chart.clientWidth) return;
     const tables = this.pens.map((pen): uPlot.AlignedData => [pen.time, pen.mean, pen.low, pen.high]);
-    const data = uPlot.join(tables) as uPlot.AlignedData;
+    const data = uPlot.join(tables, tables.map(() => GAPS_STAY)) as uPlot.AlignedData;
     if (!this.plot) this.plot = new uPlot(this.options(), data, this.chart);
     else this.plot.setData(data, false);
     this.frame();
@@ -387,7 +404,7 @@ export class Trend implements Screen {
       const stroke = colour(`--pen-${i + 1}`);
       const scale = `unit ${pen.point.tag.unit}`;
       const dash = i >= 4 ? [6, 3] : [];
-      series.push({ scale, stroke, dash, width: 1.5, points: { show: false } }, { scale, points: { show: false } }, { scale, points: { show: false } });
+      series.push({ scale, stroke, dash, width: 1.5, points: { show: false, filter: alone, size: LONE_PX, fill: stroke } }, { scale, points: { show: false } }, { scale, points: { show: false } });
       bands.push({ series: [series.length - 1, series.length - 2], fill: `${stroke}30` });
     });
     const scales: uPlot.Scales = { x: { time: true, auto: false } };
@@ -447,7 +464,7 @@ export class Trend implements Screen {
       ctx.moveTo(left, y);
       ctx.lineTo(left + width, y);
       ctx.stroke();
-      ctx.fillText(`${name.replace("_", " ")} ${limit}`, left + 6, y - 4);
+      ctx.fillText(`${word("condition", name)} ${limit}`, left + 6, y - 4);
     }
     ctx.restore();
   }
@@ -512,6 +529,9 @@ export class Trend implements Screen {
     this.add(id);
     this.search.value = "";
     this.closeSearch();
+    const pen = this.pens.find((one) => one.point.id === id);
+    if (pen) pen.row.focus(); // the keys of the chart must not be typed into the search
+    else this.search.blur();
   }
 
   private closeSearch(): void {

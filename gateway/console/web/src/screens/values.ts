@@ -79,8 +79,9 @@ class Row {
     setAttribute(this.value, "data-quality", now.quality);
     setAttribute(this.value, "data-age", Number.isFinite(now.ageS) ? now.ageS.toFixed(0) : "");
     const why = point.gateway.why.get(point.row) ?? "";
-    setText(this.quality, point.quality ? now.quality : t("quality.good"));
-    setAttribute(this.quality, "title", why && why !== now.quality ? why : null);
+    setText(this.quality, now.qualityText);
+    const more = [now.quality, why].filter((one) => one && one !== now.qualityText);
+    setAttribute(this.quality, "title", [...new Set(more)].join(": ") || null);
     setText(this.age, now.look.includes("never") ? t("values.never") : now.age);
     setClass(this.element, `row point ${now.look}`);
     const [from, to] = this.scale;
