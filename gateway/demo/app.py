@@ -20,6 +20,7 @@ from drivers.sim.fleet import Fleet
 from drivers.sim.server import SimError
 from gateway.demo.broker import NoBroker, broker, free_port
 from gateway.demo.fleet import meters
+from gateway.demo.orphan import end_with_parent
 from gateway.demo.sites import COVERED, script, write_sites
 from gateway.demo.watch import Watch
 from gateway.ingest.ledger_file import read_accounts
@@ -32,7 +33,15 @@ LOOK_S: Final = 0.1
 TELL_S: Final = 10.0
 CATCH_UP_S: Final = 15.0  # for the database to take what the gateways have committed at the end
 STOP_S: Final = 3.0  # after SIGTERM; then the process is killed
+WRONG: Final = 1
 PEER_AWAY: Final = 3
+
+
+# Of this run, not of one before in the same folder; by series, so that a large database is not read through.
+ANY_SINCE: Final = (
+    "SELECT 1 FROM series WHERE EXISTS (SELECT 1 FROM samples_ WHERE series = series.id AND time_ns >= ?) LIMIT 1"
+)
+ALL_SINCE: Final = "SELECT count(*) FROM samples_ WHERE time_ns >= ?"
 
 
 def _say(line: str) -> None:
@@ -41,12 +50,18 @@ def _say(line: str) -> None:
 
 @dataclass(slots=True)
 class _Run:
-    """Where everything of one demo lies, and what was seen."""
+    """Where everything of one demo lies, and what was seen.
+
+    began, began_ns  when it started, on the monotonic clock and in Unix ns
+    last_boots  the last boot of each gateway whose frames an earlier run left in the folder
+    """
 
     folder: Path
     specs: list[GatewaySpec]
     configs: list[Path]
     began: float
+    began_ns: int
+    last_boots: dict[str, int]
     first_value_s: float | None = None
     children: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
@@ -68,8 +83,11 @@ async def main(*, seconds: float | None, port: int, browser: bool, data: Path | 
         if data is None:
             folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="corridor-demo-")))
         else:
-            folder = data
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder = usable(data)
+            except OSError as error:
+                _say(f"--data {data}: {error.strerror or error}, wanted a folder that can be written to")
+                return WRONG
         try:
             summary = await _demo(folder, stop, seconds, port, browser and seconds is None, seed)
         except NoBroker as error:
@@ -87,14 +105,26 @@ async def main(*, seconds: float | None, port: int, browser: bool, data: Path | 
     return 0
 
 
+def usable(data: Path) -> Path:
+    """Return a folder, made where it is not there; raises OSError if it cannot be written to.
+
+    It is absolute: the database is named by a URL, in which a relative path would begin at the root.
+    """
+    folder = data.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+    return folder
+
+
 async def _demo(
     folder: Path, stop: asyncio.Event, seconds: float | None, port: int, browser: bool, seed: int
 ) -> dict[str, Any]:
-    began = time.monotonic()
+    began, began_ns = time.monotonic(), time.time_ns()
     async with broker(folder) as (url, what):
         _say(f"broker: {what} at {url}")
         configs = write_sites(folder, url, free_port)
-        run = _Run(folder, [load_gateway(path) for path in configs], configs, began)
+        run = _Run(folder, [load_gateway(path) for path in configs], configs, began, began_ns, {})
+        run.last_boots = {spec.id: max(_committed(run, spec), default=0) for spec in run.specs}
         n_tags = sum(len(device.tags) for spec in run.specs for device in spec.devices)
         specs = meters(run.specs)
         acted = script(seconds or 0.0)
@@ -156,7 +186,14 @@ async def _children(run: _Run) -> AsyncIterator[None]:
 async def _start(run: _Run, name: str, *arguments: str) -> None:
     with (run.folder / f"{name}.log").open("ab") as log:
         run.children[name] = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway.cli", *arguments, stdout=log, stderr=log, start_new_session=True
+            sys.executable,
+            "-m",
+            "gateway.cli",
+            *arguments,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=end_with_parent(),
         )
 
 
@@ -181,7 +218,7 @@ async def _first_value(run: _Run) -> None:
     while run.first_value_s is None:
         if run.database.exists():
             with contextlib.suppress(sqlite3.Error), contextlib.closing(_open_database(run.database)) as db:
-                if db.execute("SELECT 1 FROM samples LIMIT 1").fetchone():
+                if db.execute(ANY_SINCE, (run.began_ns,)).fetchone():
                     run.first_value_s = round(time.monotonic() - run.began, 2)
                     _say(f"first value in the database after {run.first_value_s:.1f} s")
                     return
@@ -225,7 +262,7 @@ async def _settle(run: _Run) -> None:
 
 async def _catch_up(run: _Run) -> tuple[int, int]:
     """Wait for the database to take what was committed; returns frames missing and frames stored."""
-    committed = {spec.id: verify(run.state(spec.id) / "spool") for spec in run.specs}
+    committed = {spec.id: _committed(run, spec) for spec in run.specs}
     deadline = time.monotonic() + CATCH_UP_S
     while True:
         missing, stored = _compare(run, committed)
@@ -234,7 +271,14 @@ async def _catch_up(run: _Run) -> tuple[int, int]:
         await asyncio.sleep(LOOK_S)
 
 
-def _compare(run: _Run, committed: dict[str, dict[str, Any]]) -> tuple[int, int]:
+def _committed(run: _Run, spec: GatewaySpec) -> dict[int, RangeSet]:
+    """Return the frames in a gateway's spool by boot, those of earlier runs left out once these are known."""
+    last = run.last_boots.get(spec.id, 0)
+    boots = verify(run.state(spec.id) / "spool")["boots"]
+    return {int(boot): RangeSet((a, b) for a, b in spans) for boot, spans in boots.items() if int(boot) > last}
+
+
+def _compare(run: _Run, committed: dict[str, dict[int, RangeSet]]) -> tuple[int, int]:
     """Return how many committed frames the database lacks, and how many it has."""
     try:
         accounts = read_accounts(run.state("ingest"))
@@ -242,9 +286,8 @@ def _compare(run: _Run, committed: dict[str, dict[str, Any]]) -> tuple[int, int]
         accounts = {}  # it had not come so far
     n_missing = n_stored = 0
     for spec in run.specs:
-        for boot, spans in committed[spec.id]["boots"].items():
-            whole = RangeSet((first, last) for first, last in spans)
-            account = accounts.get((spec.id, int(boot)))
+        for boot, whole in committed[spec.id].items():
+            account = accounts.get((spec.id, boot))
             lacking = account.stored.missing_from(whole).total if account else whole.total
             n_missing += lacking
             n_stored += whole.total - lacking
@@ -255,7 +298,7 @@ def _summary(run: _Run, watch: Watch, fleet: Fleet, missing: int, stored: int, u
     values = 0
     if run.database.exists():
         with contextlib.closing(_open_database(run.database)) as db:
-            values = db.execute("SELECT count(*) FROM samples").fetchone()[0]
+            values = db.execute(ALL_SINCE, (run.began_ns,)).fetchone()[0]
     found = watch.compare(fleet.anomalies(), COVERED)
     return {
         "gateways": len(run.specs),

@@ -11,10 +11,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+from gateway.demo.orphan import end_with_parent
+
 START_S: Final = 10.0
 LOOK_S: Final = 0.05
 VERSION_AT: Final = 9  # bytes of a CONNECT up to its version, where its length takes one byte (at most four)
 UNSUPPORTED_VERSION: Final = bytes((0x20, 3, 0, 0x84, 0))  # CONNACK of MQTT 5, reason code 0x84
+AMQTT: Final = "amqtt"
 QUEUE: Final = 100_000  # messages kept for an ingest that is away; mosquitto's own 1,000 would be dropped unseen
 
 
@@ -36,7 +39,7 @@ async def broker(folder: Path) -> AsyncIterator[tuple[str, str]]:
     url = f"mqtt://127.0.0.1:{port}"
     wanted = os.environ.get("CORRIDOR_DEMO_BROKER", "mosquitto")  # amqtt: as on a machine without mosquitto
     path = shutil.which(wanted, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-    if path:
+    if path and wanted != AMQTT:  # amqtt has a script of this name, which is no mosquitto
         async with _mosquitto(path, folder, port) as name:
             yield url, name
         return
@@ -47,14 +50,21 @@ async def broker(folder: Path) -> AsyncIterator[tuple[str, str]]:
 @contextlib.asynccontextmanager
 async def _mosquitto(path: str, folder: Path, port: int) -> AsyncIterator[str]:
     config = folder / "mosquitto.conf"
+    # a change of user, which mosquitto makes when it is started as root, makes the kernel forget end_with_parent
+    user = "user root\n" if os.geteuid() == 0 else ""
     config.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages {QUEUE}\n"
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages {QUEUE}\n{user}"
     )
     process = await asyncio.create_subprocess_exec(
-        path, "-c", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        path,
+        "-c",
+        str(config),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        preexec_fn=end_with_parent(),
     )
     try:
-        await _listening(port)
+        await _listening(path, process, port)
         yield "mosquitto"
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -62,16 +72,18 @@ async def _mosquitto(path: str, folder: Path, port: int) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def _listening(port: int) -> None:
-    async with asyncio.timeout(START_S):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(LOOK_S)
-            else:
-                writer.close()
-                return
+async def _listening(path: str, process: asyncio.subprocess.Process, port: int) -> None:
+    deadline = asyncio.get_running_loop().time() + START_S
+    while process.returncode is None and asyncio.get_running_loop().time() < deadline:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(LOOK_S)
+        else:
+            writer.close()
+            return
+    how = "does not listen" if process.returncode is None else f"ended with exit code {process.returncode}"
+    raise NoBroker(f"{path} {how}; is it a mosquitto?")
 
 
 @contextlib.asynccontextmanager

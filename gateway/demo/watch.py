@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from gateway.model.corridor import MqttSpec
 from gateway.wire.client import Client, keep_connected
-from gateway.wire.lines import PayloadError, parse_header
+from gateway.wire.lines import parse_header
+from gateway.wire.strict_json import loads, text, whole
 from gateway.wire.topics import everything, parse
 
 GRACE_NS: Final = 8_000_000_000  # a verdict may come this much later than the anomaly's end: two slow polls and a delay
@@ -89,25 +90,27 @@ class Watch:
                 self.take(message.topic.value, message.payload)
 
     def take(self, topic: str, payload: bytes) -> None:
-        """Take one message of any topic."""
+        """Take one message of any topic; one that cannot be read is nothing to count."""
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            self._take(topic, payload)
+
+    def _take(self, topic: str, payload: bytes) -> None:
         found = parse(topic)
         if found is None:
             return
         if found.leaf == "data":
-            try:
-                header = parse_header(payload)
-            except PayloadError:
-                return
+            header = parse_header(payload)
             self.frames += sum(last - first + 1 for first, last in (*header.seq, *header.empty))
         elif found.leaf == "event":
-            raw = json.loads(payload)
-            self.events.append(Seen(raw["time"], raw["kind"], raw["device"], raw["tag"], raw["reason"]))
+            raw = loads(payload)
+            kind, device, tag, reason = (text(raw[name]) for name in ("kind", "device", "tag", "reason"))
+            self.events.append(Seen(whole(raw["time"]), kind, device, tag, reason))
             if raw["kind"] != "quality":
                 self.say(f"  {raw['device']}: {raw['text']}")
         elif found.leaf == "status":
-            self._status(found.address.gateway, json.loads(payload))
+            self._status(found.address.gateway, loads(payload))
         elif found.leaf == "alarms":
-            self.standing[found.address.gateway] = len(json.loads(payload)["alarms"])
+            self.standing[found.address.gateway] = len(loads(payload)["alarms"])
 
     def _status(self, gateway: str, status: Mapping[str, Any]) -> None:
         if status["state"] == "online" and gateway not in self.online:
