@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify
 from gateway.wire.client import Client, MqttError, Rejected, Will, keep_connected
 from gateway.wire.events import encode_alarms, encode_status
 from gateway.wire.frame_lines import scan_texts
+from gateway.wire.strict_json import dumps
 from gateway.wire.topics import GatewayAddress, parse
 
 log = logging.getLogger(__name__)
@@ -233,7 +233,7 @@ class Gateway:
             now = (kept.state, kept.dropped, [link.state for link in self.links.values()])
             if now != told or quiet_s >= health.PERIOD_S:
                 told, quiet_s = now, 0.0
-                await client.publish(self.address.leaf("health"), json.dumps(self.health()).encode(), qos=0)
+                await client.publish(self.address.leaf("health"), dumps(self.health()), qos=0)
                 await self._publish(client, *self._status("online"), retain=True)
             await asyncio.sleep(health.LOOK_S)
             quiet_s += health.LOOK_S
@@ -248,7 +248,7 @@ class Gateway:
                 topic.command, bytes(message.payload), retained=bool(message.retain), now_ns=now
             )
             log.info("command %s: %s", topic.command, reply)
-            await self._publish(client, self.address.leaf("reply"), json.dumps(reply).encode())
+            await self._publish(client, self.address.leaf("reply"), dumps(reply))
 
     def _acknowledge(self, found: Mapping[str, Any]) -> str | None:
         key = found.get("key")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+from gateway.wire.strict_json import loads
 
 MAX_BYTES: Final = 16_384  # a command is a name and a few words
 MAX_TEXT: Final = 128  # characters of id and sender
@@ -40,8 +41,8 @@ class Commands:
         if len(payload) > MAX_BYTES:
             return f"command of {len(payload)} bytes, at most {MAX_BYTES} are taken"
         try:
-            whole = json.loads(payload)
-        except (ValueError, RecursionError):
+            whole = loads(payload)
+        except ValueError:
             return "command is not JSON"
         if not isinstance(whole, dict):
             return "command is not a JSON object"
@@ -58,7 +59,7 @@ class Commands:
             return "retained commands are not carried out"
         if found["id"] in self._seen:
             return f"command '{found['id']}' came before"
-        if not isinstance(by, str) or not 0 < len(by) <= MAX_TEXT:
+        if not isinstance(by, str) or not by.strip() or len(by) > MAX_TEXT:
             return f"command without a sender ('by', text of 1 to {MAX_TEXT} characters)"
         if not isinstance(expires, int) or isinstance(expires, bool) or not 0 <= expires < MAX_TIME_NS:
             return "command without an expiry ('expires', Unix ns)"

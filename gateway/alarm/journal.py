@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 from collections import deque
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.wire.events import AlarmRecord, Event, decode_alarms
+from gateway.wire.strict_json import loads
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +119,6 @@ class Journal:
         self._lines = len(lines)
         for line in lines[self._marked :][-MAX_WAITING:]:
             try:
-                self._waiting.append(Event(**json.loads(line)))
+                self._waiting.append(Event(**loads(line)))
             except (ValueError, TypeError):
                 log.warning("journal: a damaged line skipped")

@@ -19,7 +19,7 @@ from gateway.wire import topics
 from gateway.wire.lines import Header, PayloadError, body, parse_header
 
 NUMBER: Final = rb"-?\d{1,40}(?:\.\d{1,40})?"
-NAME: Final = rb"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"  # as drivers.profile has it; nothing in it needs an escape
+NAME: Final = rb"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"  # as drivers.toml has it; nothing in it needs an escape
 KEY: Final = rb"(?!time=)%b=" % NAME
 TIME: Final = rb"([1-9]\d{18})"  # 19 digits: nanoseconds since 2001, before the first gateway and after a clock's zero
 SERIES: Final = re.compile(rb"%b((?:,%b%b)+)" % (NAME, KEY, NAME))

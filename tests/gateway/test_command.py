@@ -1,6 +1,7 @@
 """A command is carried out once, in time, for somebody; everything else is refused with the reason."""
 
 import json
+import math
 
 import pytest
 
@@ -41,6 +42,8 @@ def test_why_an_action_cannot_be_done_is_the_answer(commands):
     [
         (payload(), "open_valve", False, "unknown command 'open_valve', wanted one of acknowledge"),
         (payload(expires=-(10**400)), "acknowledge", False, "without an expiry"),
+        (payload(by=" "), "acknowledge", False, "without a sender"),
+        (payload(expires=math.nan), "acknowledge", False, "not JSON"),
         (payload(expires=2**63), "acknowledge", False, "without an expiry"),
         (payload(), "acknowledge", True, "retained commands are not carried out"),
         (payload(expires=NOW - 2_500_000_000), "acknowledge", False, "command expired 2.5 s ago"),

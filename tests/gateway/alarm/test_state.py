@@ -102,7 +102,7 @@ def test_an_alarm_that_the_configuration_forgot_is_left_out_and_said(engine, cap
     assert len(caplog.records) == 3
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"alarms":[{}]}', b"\xff" * 9])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"alarms":[{}]}', b"\xff" * 9, b"[" * 100_000])
 def test_damaged_alarms_are_told_and_forgotten(tmp_path, content, caplog):
     (tmp_path / "alarms.json").write_bytes(content)
     assert Journal(tmp_path).standing() == []

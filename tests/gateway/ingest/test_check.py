@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers import profile
+from drivers import toml
 from gateway.ingest.check import AHEAD_NS, NAME, check, fault
 from gateway.wire import topics
 from gateway.wire.lines import PayloadError, parse_line
@@ -113,7 +113,7 @@ def test_a_byte_that_is_not_utf8_never_reaches_a_store() -> None:
 
 def test_the_names_are_those_of_the_configuration() -> None:
     for name in ("a", "_a", "9.b-c_D", "a" * 64, "", "-a", ".a", "a b", "a=b", "é", "a" * 65, "a\n"):
-        is_ours = re.search(profile.NAME, name) is not None and len(name) <= 64 and not name.endswith("\n")
+        is_ours = re.search(toml.NAME, name) is not None and len(name) <= toml.MAX_NAME and not name.endswith("\n")
         assert (re.fullmatch(NAME, name.encode()) is not None) == is_ours, name
 
 

@@ -42,6 +42,7 @@ let pending: Change = { shape: false, alarms: false };
 let isDue = false;
 let chord = -Infinity;
 let current: ScreenName = "overview";
+let ahead: string | null = null; // the hash that go() has shown before its hashchange came
 
 const stream = new Stream(
   (step: Step) => {
@@ -68,6 +69,8 @@ const context: Context = {
   },
   go(hash) {
     location.hash = hash;
+    ahead = location.hash;
+    route(); // now: hashchange comes later than the next key
   },
 };
 
@@ -194,7 +197,10 @@ function onKey(event: KeyboardEvent): void {
   }
 }
 
-window.addEventListener("hashchange", route);
+window.addEventListener("hashchange", () => {
+  if (location.hash !== ahead) route();
+  ahead = null;
+});
 document.addEventListener("keydown", onKey);
 window.setInterval(schedule, CLOCK_MS);
 route();
