@@ -28,14 +28,17 @@ def cold(tmp_path, monkeypatch):
     """Return a function that starts anew with a module of kernels, which nothing has compiled before."""
     (tmp_path / "cold_kernels.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))  # numba reads it again when it likes
+    numba.config.reload_config()
     monkeypatch.setattr(warm, "KERNELS", ("colorsys", "cold_kernels"))
 
     def start():
         monkeypatch.delitem(sys.modules, "cold_kernels", raising=False)
 
     start()
-    return start
+    yield start
+    monkeypatch.undo()
+    numba.config.reload_config()
 
 
 def test_a_cold_cache_is_told_module_by_module_and_a_warm_one_is_not(cold):
@@ -63,8 +66,7 @@ def test_run_says_that_it_compiles_and_goes_on(cold, tmp_path, monkeypatch, caps
     assert said == ["compiling kernels, for this and later starts: 2/2: cold_kernels", "ps1-gw1 runs"]
 
 
-def test_warm_tells_its_progress_and_where_kernels_are_kept(cold, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+def test_warm_tells_its_progress_and_where_kernels_are_kept(cold, tmp_path, capsys):
     assert cli.main(["warm"]) == 0
     first, second, last = capsys.readouterr().err.splitlines()
     assert (first, second) == ("kernels 1/2: colorsys", "kernels 2/2: cold_kernels")
