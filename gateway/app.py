@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from drivers.blocks import Block
 from drivers.link import Link
 from drivers.modbus import open_link
 from drivers.points import decimals_of
 from gateway import __version__, command, health
-from gateway.acquire.plan import Plan, commit_phase_s
+from gateway.acquire.plan import Plan, commit_phase_s, text_blocks
 from gateway.acquire.poll import Identity, PollCounters, Poller
 from gateway.alarm.engine import AlarmEngine
 from gateway.alarm.journal import Journal
@@ -62,9 +61,10 @@ class Gateway:
         self._commands = command.Commands({"acknowledge": self._acknowledge})
         self._commit_phase_s = commit_phase_s(table, spec.spool_commit_s)
         self._catalog_changed = asyncio.Event()
+        self._refusals_told: set[tuple[str, int]] = set()
         self.pipeline.strings_changed = self._catalog_changed.set
-        self.pipeline.resume(self.journal.standing())
         self._noted = self.engine.revision
+        self.pipeline.resume(self.journal.standing())
 
     @property
     def spec(self) -> GatewaySpec:
@@ -112,7 +112,7 @@ class Gateway:
         for link in self.spec.links:
             scans = [scan for scan in self.table.scans if self.table.device(scan).link == link.name]
             identities = [
-                Identity(i, d.unit, d.strings, tuple(Block(p.read_code, p.address, p.n_registers) for p in d.strings))
+                Identity(i, d.unit, d.strings, tuple(text_blocks(p, d.max_registers) for p in d.strings))
                 for i, d in enumerate(self.spec.devices)
                 if d.link == link.name and d.strings
             ]
@@ -199,16 +199,15 @@ class Gateway:
             await self._publish(client, self.address.leaf("catalog"), payload, retain=True)
             await self._catalog_changed.wait()
 
-    async def _publish(self, client: Client, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish with QoS 1; a refusal is counted and said once, not raised: data must go on."""
+    async def _publish(self, client: Client, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Publish; a refusal is counted and said once for each topic, not raised: data must go on."""
         try:
-            await client.publish(topic, payload, qos=1, retain=retain)
+            await client.publish(topic, payload, qos=qos, retain=retain)
         except Rejected as error:
-            counters = self.publisher.counters
-            if not counters.codes[error.code]:
+            self.publisher.counters.refused += 1
+            if (topic, error.code) not in self._refusals_told:
+                self._refusals_told.add((topic, error.code))
                 log.error("%s: %s", topic, error)
-            counters.refused += 1
-            counters.codes[error.code] += 1
 
     async def _tell_events(self, client: Client) -> None:
         """Bring events one by one, and the standing alarms whenever they changed."""
@@ -233,7 +232,7 @@ class Gateway:
             now = (kept.state, kept.dropped, [link.state for link in self.links.values()])
             if now != told or quiet_s >= health.PERIOD_S:
                 told, quiet_s = now, 0.0
-                await client.publish(self.address.leaf("health"), dumps(self.health()), qos=0)
+                await self._publish(client, self.address.leaf("health"), dumps(self.health()), qos=0)
                 await self._publish(client, *self._status("online"), retain=True)
             await asyncio.sleep(health.LOOK_S)
             quiet_s += health.LOOK_S

@@ -23,6 +23,7 @@ from gateway.wire.events import AlarmRecord, Event, EventKind
 from gateway.wire.frame_lines import LineWriter, scan_texts
 
 MS_NS: Final = 1_000_000
+REMOVED: Final = "removed"  # the step of an alarm whose limit, tag or device has left the configuration
 MISSES: Final = 2  # polls in a row without an answer before a device counts as away: one is noise on a thin link
 MAX_TURN: Final = 512  # frames that go through the kernels in one call; more than a turn of the loop ever brings
 
@@ -69,10 +70,19 @@ class Pipeline:
         self._ready: list[tuple[Scan, int, int, int]] = []
 
     def resume(self, standing: Iterable[AlarmRecord]) -> None:
-        """Take the standing alarms of the last run: what is back to normal by now is seen at the first poll."""
-        for row, bit in self._engine.restore(standing):
+        """Take the standing alarms of the last run: what is back to normal by now is seen at the first poll.
+
+        One that the configuration no longer knows is an event, the last word about it.
+        """
+        beyond, forgotten = self._engine.restore(standing)
+        for row, bit in beyond:
             self._bank.flags[row] |= bit
             self._bank.flags_before[row] |= bit
+        now_ns = self._clock.wall_ns(self._clock.monotonic_ns())
+        for old in forgotten:
+            text = f"{old.tag or old.device} {old.text}: not configured any more"
+            reason = f"{old.alarm}:{REMOVED}"
+            self._journal.add(Event(now_ns, self.spool.boot, 0, "alarm", old.device, old.tag, 0, None, reason, text))
 
     def acknowledge(self, key: str, by: str) -> str | None:
         """Acknowledge a standing alarm by its key device/tag/alarm; returns why not, or None when it is done."""

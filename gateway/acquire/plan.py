@@ -231,9 +231,17 @@ def too_wide(device: Device) -> list[str]:
     return [
         f"device '{device.name}': point '{point.name}' takes {point.n_registers} registers, "
         f"wanted at most max_registers = {device.max_registers}"
-        for point in (*(tag.point for tag in device.tags), *device.strings)
+        for point in (tag.point for tag in device.tags)
         if not point.is_bit and point.n_registers > device.max_registers
     ]
+
+
+def text_blocks(point: Point, max_registers: int) -> tuple[Block, ...]:
+    """Return the reads that fetch a string: as many as it takes, for it is no number that two reads could tear."""
+    return tuple(
+        Block(point.read_code, point.address + at, min(max_registers, point.n_registers - at))
+        for at in range(0, point.n_registers, max_registers)
+    )
 
 
 def overloads(table: TagTable) -> list[str]:

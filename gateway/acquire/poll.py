@@ -63,12 +63,12 @@ class _Unit:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The string points of one device and the reads that fetch them, one each."""
+    """The string points of one device and the reads that fetch each."""
 
     device: int
     unit: int
     points: tuple[Point, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[tuple[Block, ...], ...]
 
 
 @dataclass(slots=True)
@@ -122,9 +122,9 @@ class Poller:
         unit = health.get(identity.device)
         if unit is not None and self.clock.monotonic_ns() < unit.asks_at_ns:
             return False
-        for point, block in zip(identity.points, identity.blocks, strict=True):
+        for point, blocks in zip(identity.points, identity.blocks, strict=True):
             try:
-                raw = await self.link.read(identity.unit, block)
+                raw = b"".join([await self.link.read(identity.unit, block) for block in blocks])
             except (NoAnswer, LinkDown):
                 return False
             except DriverError:

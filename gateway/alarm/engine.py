@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from gateway.alarm.state import State, Step, after
 from gateway.detect import flags as bits
 from gateway.model.frame import TagTable
 from gateway.wire.events import AlarmRecord
-
-log = logging.getLogger(__name__)
 
 LIMIT_COLUMN: Final = {bits.LOW_LOW: 0, bits.LOW: 1, bits.HIGH: 2, bits.HIGH_HIGH: 3}
 COMMUNICATION: Final = "communication"
@@ -83,23 +80,25 @@ class AlarmEngine:
         """Return every alarm that is not normal, in the order in which they were first raised."""
         return [self._record(key, alarm) for key, alarm in self._alarms.items()]
 
-    def restore(self, records: Iterable[AlarmRecord]) -> list[tuple[int, int]]:
-        """Take the standing alarms of the last run; returns (row, flag bit) of those whose tag was beyond its limit.
+    def restore(self, records: Iterable[AlarmRecord]) -> tuple[list[tuple[int, int]], list[AlarmRecord]]:
+        """Take the standing alarms of the last run.
 
-        One that the configuration no longer knows is left out, and said.
+        Returns (row, flag bit) of those whose tag was beyond its limit, and those that the configuration no longer
+        knows, which stand no more.
         """
-        beyond = []
+        beyond, forgotten = [], []
         for record in records:
             key = self._key_of(record)
             if key is None or record.state not in set(State) - {State.NORMAL}:
-                log.warning("alarm '%s' of the last run is not configured any more", record.key)
+                forgotten.append(record)
+                self.revision += 1
                 continue
             self._alarms[key] = _Alarm(State(record.state), record.since, record.changed, record.value, record.by)
             self._names[record.key] = key
             self.revision += 1
             if key[0] >= 0 and record.state != State.RTN_UNACKED:
                 beyond.append(key)
-        return beyond
+        return beyond, forgotten
 
     def _key_of(self, record: AlarmRecord) -> tuple[int, int] | None:
         """Return the key of an alarm that this configuration can raise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,12 +30,11 @@ IDLE_S: Final = 0.5  # how often an empty backlog is looked at again
 
 @dataclass(slots=True)
 class DeliveryCounters:
-    """Messages since the process started; refusals by PUBACK reason code."""
+    """Messages since the process started."""
 
     published: int = 0
     acknowledged: int = 0
     refused: int = 0
-    codes: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -59,6 +58,7 @@ class Publisher:
         self._client: Client | None = None
         self._claimed: set[int] = set()
         self._refused: set[tuple[int, int]] = set()
+        self._codes_told: set[int] = set()
         self._position = START
         self._writers: dict[ScanText, LineWriter] = {}
 
@@ -113,10 +113,10 @@ class Publisher:
             for first, last in as_ranges(seqs):
                 self._spool.ack(boot, first, last)
             return
-        if not self.counters.codes[code]:
+        if code not in self._codes_told:
+            self._codes_told.add(code)
             log.error("broker refuses data: PUBACK 0x%02x; the frames stay in the spool", code)
         self.counters.refused += 1
-        self.counters.codes[code] += 1
         self._refused.update((boot, seq) for seq in seqs)  # tried again with the next connection, not in a hot loop
 
     async def run(self, client: Client) -> None:

@@ -121,11 +121,13 @@ class DiskSpool:
         self.next_seq = 1
         self._print_commits = os.environ.get("CORRIDOR_PRINT_COMMITS") == "1"
         self._oldest: tuple[Position, int] | None = None  # first unsent batch, and the time of its oldest frame
-        if not self._try(self._write_meta):
+        is_writable = self._try(self._write_meta)
+        if not is_writable:
             self.boot = improvised_boot(self.boot)  # the disk may forget that this one was given
         self._committed[self.boot] = RangeSet()
         self._acked[self.boot] = RangeSet()
-        self._try(lambda: self._make_room(0))
+        if is_writable:
+            self._try(lambda: self._make_room(0))
 
     def append(self, frame: Frame) -> None:
         """Take a frame whose seq is next_seq; it is safe after the next commit."""

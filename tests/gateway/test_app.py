@@ -244,6 +244,22 @@ async def test_alarms_stand_over_a_restart_and_a_retained_command_is_refused(tmp
 
 
 @needs_libmodbus
+async def test_a_broker_too_small_for_health_has_the_data_all_the_same(tmp_path):
+    registers, points, _ = some_registers()
+    log = tmp_path / "run.log"
+    with (
+        servers.mosquitto(tmp_path / "mosquitto", "max_packet_size 400") as mosquitto,
+        libmodbus.served(registers) as port,
+    ):
+        config = write_config(tmp_path, mosquitto.port, port, points[:2])
+        with corridor("run", config, "--state", tmp_path / "gw", log=log):
+            await collect(mosquitto.port, lambda m: len(m.get(DATA, [])) > 20)
+    said = log.read_text()
+    assert said.count("connected to") == 1
+    assert said.count("/health: refused") == 1
+
+
+@needs_libmodbus
 async def test_a_device_that_goes_is_told(tmp_path, mosquitto):
     registers, points, _ = some_registers()
     events = "corridor/v1/link43/ps1/gw1/d1/event"

@@ -39,7 +39,8 @@ class Rig:
     """A pipeline of two devices with two blocks each."""
 
     def __init__(self, folder, settings=None):
-        flow = build.tag(POINTS[0], limits=(build.NAN, build.NAN, 100.0, build.NAN), priority=2, **(settings or {}))
+        usual = {"limits": (build.NAN, build.NAN, 100.0, build.NAN), "priority": 2}
+        flow = build.tag(POINTS[0], **{**usual, **(settings or {})})
         tags = [flow, build.tag(POINTS[1]), build.tag(POINTS[2])]
         devices = [build.device("a", tags, unit=1), build.device("b", tags, unit=2)]
         self.table = plan(build.gateway(devices)).table
@@ -222,3 +223,14 @@ async def test_a_clock_that_steps_satisfies_no_delay_and_is_no_rate(tmp_path, st
             rig.clock.offset_ns += step_s * 1_000_000_000
     assert rig.events() == []
     assert rig.engine.standing() == []
+
+
+async def test_an_alarm_that_left_the_configuration_has_a_last_event(tmp_path):
+    rig = Rig(tmp_path / "1")
+    rig.put(flow=120.0)
+    await rig.turn()
+    again = Rig(tmp_path / "2", {"limits": (build.NAN,) * 4})
+    again.pipeline.resume(rig.engine.standing())
+    (event,) = again.events()
+    assert (event.kind, event.device, event.tag, event.reason) == ("alarm", "a", "flow", "high:removed")
+    assert again.engine.standing() == []

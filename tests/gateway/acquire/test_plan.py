@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from drivers import profile
 from drivers.link import LinkSpec, SerialLine
 from drivers.points import Point
-from gateway.acquire.plan import blocks_of, commit_phase_s, plan, report, request_s
+from gateway.acquire.plan import blocks_of, commit_phase_s, plan, report, request_s, text_blocks
 from tests.gateway import build
 
 RTU = LinkSpec("bus0", "rtu", path="/dev/ttyUSB0", serial=SerialLine(9600, 8, "E", 1), turnaround_s=0.02)
@@ -59,12 +59,16 @@ def test_points_that_overlap_in_a_chain_are_each_whole_in_a_legal_read():
 
 def test_a_point_wider_than_the_largest_read_is_an_error():
     points = [Point("total", "holding", 0, "float64"), *build.registers(2, start=10)]
-    serial = Point("serial", "holding", 40, "string16")
-    device = build.device("d1", [build.tag(p) for p in points], max_registers=2, strings=(serial,))
+    device = build.device("d1", [build.tag(p) for p in points], max_registers=2)
     assert plan(build.gateway([device])).errors == (
         "device 'd1': point 'total' takes 4 registers, wanted at most max_registers = 2",
-        "device 'd1': point 'serial' takes 8 registers, wanted at most max_registers = 2",
     )
+
+
+def test_a_string_longer_than_the_largest_read_is_fetched_in_parts():
+    serial = Point("serial", "holding", 40, "string18")
+    assert [(b.function, b.start, b.count) for b in text_blocks(serial, 4)] == [(3, 40, 4), (3, 44, 4), (3, 48, 1)]
+    assert [(b.start, b.count) for b in text_blocks(serial, 125)] == [(40, 9)]
 
 
 @st.composite

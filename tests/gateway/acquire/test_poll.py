@@ -160,7 +160,7 @@ async def test_silence_fails_every_block_of_the_scan_after_one_timeout():
 
 async def test_strings_are_read_at_start_and_once_an_hour():
     text = Point("serial", "holding", 200, "string4")
-    identity = Identity(0, 1, (text,), (Block(3, 200, 2),))
+    identity = Identity(0, 1, (text,), ((Block(3, 200, 2),),))
     async with polling(devices(1), [identity]) as (clock, bus, tray, _poller):
         await clock.advance(5.5)
         polls = len(tray.frames)
@@ -183,7 +183,7 @@ async def test_period_zero_polls_flat_out_but_never_spins_on_a_dead_link():
 
 async def test_strings_of_a_device_that_was_away_at_the_start_come_within_two_minutes_of_its_return():
     text = Point("serial", "holding", 200, "string4")
-    identity = Identity(0, 1, (text,), (Block(3, 200, 2),))
+    identity = Identity(0, 1, (text,), ((Block(3, 200, 2),),))
     async with polling(devices(3), [identity]) as (clock, bus, tray, _poller):
         bus.faults[1] = NoAnswer()
         await clock.advance(300)

@@ -271,7 +271,9 @@ async def test_a_boot_number_never_comes_twice_although_the_disk_cannot_remember
 
     with monkeypatch.context() as full:
         full.setattr(disk, "_replace", refuse)
-        boots = {opened(tmp_path).boot for _ in range(3)}
+        again = [opened(tmp_path) for _ in range(3)]
+    boots = {spool.boot for spool in again}
+    assert {spool.statistics().state for spool in again} == {"full"}
     assert len(boots) == 3
     assert min(boots) > 1
 
