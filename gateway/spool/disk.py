@@ -205,8 +205,9 @@ class DiskSpool:
                     continue
                 at = (segment.number, i)
                 if self._oldest is None or self._oldest[0] != at:
-                    frames, _ = self._read(segment, i)
-                    if not frames:
+                    try:
+                        frames, _ = _frames_of(segment, i)
+                    except UNREADABLE:  # damaged, which the sender will tell, or dropped by the commit just now
                         continue
                     self._oldest = (at, frames[0].time_ns)
                 return self._oldest[1]
@@ -254,11 +255,8 @@ class DiskSpool:
         """Return the frames of a batch; a damaged one has none, is counted, and no longer counts as held."""
         _, boot, first, n, _ = segment.batch(i)
         try:
-            head, body = segment.read(i)
-            catalog = catalog_of(body)
-            rows = [len(text.names) for text in segment.schemas[catalog]]
-            return decode_frames(body, head, rows), catalog
-        except (OSError, ValueError, KeyError, CorruptBatch) as error:
+            return _frames_of(segment, i)
+        except UNREADABLE as error:
             log.error("spool: frames %d:%d-%d cannot be read: %s", boot, first, first + n - 1, error)
             segment.damaged += 1
             self.ack(boot, first, first + n - 1)  # nobody will ever send them
@@ -459,6 +457,15 @@ class DiskSpool:
 
 
 BATCH_ROOM: Final = 64  # header and padding of one batch
+UNREADABLE: Final = (OSError, ValueError, KeyError, CorruptBatch)
+
+
+def _frames_of(segment: Segment, i: int) -> tuple[list[SpooledFrame], str]:
+    """Return the frames of batch i and their catalog; raises one of UNREADABLE."""
+    head, body = segment.read(i)
+    catalog = catalog_of(body)
+    rows = [len(text.names) for text in segment.schemas[catalog]]
+    return decode_frames(body, head, rows), catalog
 
 
 def _pwrite(fd: int, data: bytes, at: int) -> None:
@@ -557,11 +564,9 @@ def verify(folder: Path) -> dict[str, Any]:
             continue
         damaged += segment.damaged
         for i, (_, boot, first, n, n_values) in enumerate(segment.batches()):
-            rows_of = {catalog: [len(t.names) for t in texts] for catalog, texts in segment.schemas.items()}
             try:
-                head, body = segment.read(i)
-                decode_frames(body, head, rows_of[catalog_of(body)])
-            except (OSError, ValueError, KeyError):
+                _frames_of(segment, i)
+            except UNREADABLE:
                 damaged += 1
                 continue
             boots.setdefault(boot, RangeSet()).add(first, first + n - 1)

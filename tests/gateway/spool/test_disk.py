@@ -308,3 +308,11 @@ async def test_files_of_others_are_left_alone(tmp_path, name):
     await fill(opened(tmp_path), 2)
     assert verify(tmp_path)["frames"] == 2
     assert (tmp_path / name).read_bytes() == b"mine"
+
+
+async def test_looking_at_the_age_counts_nothing_as_damaged_or_sent(tmp_path):
+    spool = opened(tmp_path)
+    await fill(spool, 4)
+    segments_in(tmp_path)[0][1].unlink()  # as a commit that drops it meanwhile
+    found = spool.statistics()
+    assert (found.oldest_ns, found.damaged, found.unsent) == (None, 0, 4)
