@@ -15,12 +15,14 @@ class Block:
     """A contiguous read: function code, start address, quantity.
 
     item_bytes  bytes that one address answers with: 2, or 4 for Enron items; 0 for bits
+    is_once  reading it changes the device: nothing but the schedule may send it
     """
 
     function: int
     start: int
     count: int
     item_bytes: int = 2
+    is_once: bool = False
 
     @property
     def n_bytes(self) -> int:

@@ -1,178 +1,350 @@
-"""One Modbus endpoint over pymodbus: dialling, one request at a time, quarantine, counting."""
+"""One Modbus endpoint: dialling, one request at a time, proof before values, quarantine, counting."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any, Final
-
-from pymodbus.client.base import ModbusBaseClient
-from pymodbus.exceptions import ConnectionException, ModbusException
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from drivers.blocks import Block
 from drivers.errors import DeviceException, DriverError, LinkDown, NoAnswer, WrongAnswer
-from drivers.link import LinkCounters, LinkSpec, LinkState
-from drivers.modbus.wire import LEAN, prove, request
+from drivers.link import LinkCounters, LinkSpec, LinkState, Traffic, UnitCounters
+from drivers.modbus.framing import MbapFraming, Outcome, RtuFraming
+from drivers.modbus.stream import Stream
 
 log = logging.getLogger(__name__)
-logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # it logs every timeout as an error; our counters say it once
 
 REDIAL_S: Final = 1.0  # never more than one dial a second per endpoint
-RECEIVE_BYTES: Final = 2048  # asyncio's 256 KiB receive buffer costs 15 us per answer; 2 KiB holds seven answers
-MAX_SILENT: Final = 1_000_000  # pymodbus closes after retries + 3 silent requests; when to redial is ours to say
+DIAL_JITTER_S: Final = 0.1  # so that a hundred gateways do not dial a restarted converter in the same instant
+DIAL_PATIENCE_S: Final = 0.25  # a poll waits this long for the next permitted dial; a later one is the next poll's
+SILENT_REDIAL: Final = 3  # requests in a row without any answer: the other end may have forgotten the connection
 
+SILENCE_CHARACTERS: Final = 3.5  # Modbus over Serial Line V1.02, section 2.5.1.1: what ends a frame
+SILENCE_MIN_S: Final = 0.002  # 1.75 ms from 19200 baud on says the same section; adapters deliver once a millisecond
+FORGET_TIMEOUTS: Final = 10  # an answer later than this many time-outs is not coming: devices do not queue for ever
+FORGET_MIN_S: Final = 10.0
+NOISY_TIMEOUTS: Final = 1  # how long we wait for a line to fall silent before a request
 
-def _heed_cancellation() -> None:
-    """Raise CancelledError if this task was asked to end.
+# The learnt time-out of a device that shares its link: where it is longer than needed, the neighbours pay.
+HISTORY_ANSWERS: Final = 200  # before them a device has no history: the whole timeout_s holds
+LEARNT_SHARE: Final = 0.999
+LEARNT_FACTOR: Final = 4.0  # of the time in which LEARNT_SHARE of the answers came
+LEARNT_MIN_S: Final = 0.1
+TURNAROUND_WEIGHT: Final = 1 / 32  # of one answer in the learnt turnaround
 
-    asyncio.wait_for of Python 3.11, inside pymodbus, swallows a cancellation that comes in the same turn as the answer;
-    without this a poller outlives its gateway.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+RING: Final = 128  # pieces of traffic kept for a capture: some thirty exchanges
+KNOWN_BLOCKS: Final = 8  # answered reads of a unit that can serve as its fence
+
+Dial = Callable[[Callable[[], Stream]], Awaitable[Stream]]
 
 
 class ModbusLink:
-    """A Link over one pymodbus client, made anew for every connection.
+    """A Link over one byte stream.
 
-    make  returns a fresh, unconnected client with this trace hook
-    has_ids  whether the protocol numbers its requests (MBAP); without, a late answer can pass for the next one, so
-             the line is left silent for a whole timeout after every doubt
+    dial     opens a connection for the stream that it is given; raises OSError
+    crc      of RTU, None for MBAP
+    silence_s  what ends a frame on a line without lengths
     """
 
-    def __init__(
-        self,
-        spec: LinkSpec,
-        make: Callable[..., ModbusBaseClient],
-        *,
-        has_ids: bool,
-    ) -> None:
+    def __init__(self, spec: LinkSpec, dial: Dial, crc: Callable[[bytes], bytes] | None) -> None:
         self.state: LinkState = "closed"
         self.counters = LinkCounters()
+        self.ring: deque[Traffic] = deque(maxlen=RING)
         self._spec = spec
-        self._make = make
-        self._has_ids = has_ids
-        self._client: ModbusBaseClient | None = None
-        self._next_dial = 0.0
-        self._quiet_until = 0.0
+        self._dial = dial
+        self._crc = crc
+        self._loop = asyncio.get_running_loop()
+        self._stream: Stream | None = None
+        self._framing = self._new_framing()
+        self._waiter: asyncio.Future[bytes] | None = None
+        self._deadline_s = self._sent_s = 0.0
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._settling: asyncio.TimerHandle | None = None
+        self._last_byte_s = 0.0
+        self._next_dial_s = 0.0
+        self._silent = 0  # requests in a row that nobody answered
+        self._told: LinkState = "closed"
         self._lock = asyncio.Lock()
+        self._turnarounds: dict[int, float] = {}
+        self._answered: dict[int, dict[tuple[int, int], Block]] = {}
+        line = spec.serial
+        self._character_s = line.bits_per_character / line.baudrate if spec.transport == "rtu" else 0.0
+        self._silence_s = max(SILENCE_CHARACTERS * self._character_s, SILENCE_MIN_S)
+        self._where = f"{spec.host}:{spec.port}" if spec.host else spec.path
 
     async def read(self, unit: int, block: Block) -> bytes:
         """Return exactly `block.n_bytes` payload bytes of `unit`; raises a DriverError leaf."""
         async with self._lock:
-            client = await self._connected()
-            await self._silence()
-            self.counters.requests += 1
+            self.ring.append((self._loop.time(), "ask", (unit, block)))
             try:
-                asked = request(unit, block)
-                answer = await client.execute(False, asked)
-                _heed_cancellation()
-                if self._has_ids and answer.transaction_id != asked.transaction_id:
-                    raise WrongAnswer(f"asked as {asked.transaction_id}, answered as {answer.transaction_id}")
-                payload = prove(answer, unit, block)
-            except DeviceException as error:
-                self.counters.exceptions[error.code] += 1
+                payload = await self._read(unit, block)
+            except DriverError as error:
+                self.ring.append((self._loop.time(), "end", error))
                 raise
-            except ConnectionException as error:
-                self._drop()
-                raise LinkDown(str(error)) from None
-            except WrongAnswer:
-                self.counters.foreign_frames += 1
-                self._doubt()
-                raise
-            except (ModbusException, TimeoutError) as error:
-                raise self._unanswered(error) from None
-            except BaseException:
-                self._doubt()  # cancelled with a request on the wire: its answer is still to come
-                raise
-            self.counters.answers += 1
+            self.ring.append((self._last_byte_s, "end", payload))
             return payload
+
+    def turnaround_s(self, unit: int) -> float | None:
+        """Return how long a device takes to answer, without the characters on the wire; None while unknown."""
+        if self.counters.unit(unit).answers < HISTORY_ANSWERS:
+            return None
+        return self._turnarounds.get(unit)
 
     async def close(self) -> None:
         """Give the endpoint back; a later read opens it again."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-        self.state = "closed"
+        self._hang_up()
+        self._fail(LinkDown(f"{self._spec.name}: closed"))
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        self.state = self._told = "closed"
 
-    def _unanswered(self, error: Exception) -> DriverError:
-        if self._client is None or not self._client.connected:
-            self._drop()
-            return LinkDown(f"{self._spec.name}: connection lost")
-        if "device id" in str(error) or "transaction id" in str(error):
-            self.counters.foreign_frames += 1
-            self._doubt()
-            return WrongAnswer(f"{self._spec.name}: {error}")
-        self.counters.timeouts += 1
-        self._doubt()
-        return NoAnswer(f"{self._spec.name}: no answer within {self._spec.timeout_s:g} s")
+    async def _read(self, unit: int, block: Block) -> bytes:
+        if self._stream is None or self._stream.transport is None:
+            await self._connect()
+        if isinstance(self._framing, MbapFraming):
+            return await self._exchange(unit, block)
+        await self._wait_for_silence()
+        if unit in self._framing.doubts:
+            await self._fence(self._framing, unit, block)
+        payload = await self._exchange(unit, block)
+        if not block.is_once:
+            self._remember(unit, block)
+        return payload
 
-    def _doubt(self) -> None:
-        """After an answer that may still come: without transaction ids, no request before it must have died away."""
-        if not self._has_ids:
-            self._quiet_until = asyncio.get_running_loop().time() + self._spec.timeout_s
+    # One exchange
 
-    async def _silence(self) -> None:
-        wait_s = self._quiet_until - asyncio.get_running_loop().time()
-        if wait_s > 0:
+    async def _exchange(self, unit: int, block: Block) -> bytes:
+        """Send one request and return its proven answer."""
+        stream, loop, seen = self._stream, self._loop, self.counters.unit(unit)
+        if stream is None or stream.transport is None:
+            raise LinkDown(f"{self._spec.name}: connection lost")
+        request = self._framing.ask(unit, block)
+        self.counters.requests += 1
+        seen.requests += 1
+        waiter: asyncio.Future[bytes] = loop.create_future()
+        self._waiter = waiter
+        self._sent_s = now = loop.time()
+        self._deadline_s = now + self._timeout_s(seen)
+        if self._watchdog is None:
+            self._watchdog = loop.call_at(self._deadline_s, self._watch)
+        elif self._watchdog.when() > self._deadline_s:
+            self._watchdog.cancel()
+            self._watchdog = loop.call_at(self._deadline_s, self._watch)
+        self.ring.append((now, "tx", request))
+        stream.transport.write(request)
+        try:
+            payload = await waiter
+        except DriverError as error:
+            self._count(error, seen)
+            raise
+        except asyncio.CancelledError:
+            self._framing.give_up()  # its answer is still to come
+            raise
+        finally:
+            self._waiter = None
+            self.counters.busy_s += loop.time() - now + (0.0 if self._framing.has_ids else self._silence_s)
+        took = self._last_byte_s - now
+        self.counters.answers += 1
+        seen.answers += 1
+        seen.latency.note(took)
+        self.counters.latency.note(took)
+        self._silent = 0
+        if self.state != self._told:
+            self._tell("answers")
+        own = max(0.0, took - (len(request) + block.n_bytes + 5) * self._character_s)
+        known = self._turnarounds.get(unit, own)
+        self._turnarounds[unit] = known + TURNAROUND_WEIGHT * (own - known)
+        return payload
+
+    def _timeout_s(self, seen: UnitCounters) -> float:
+        """Return how long to wait for a unit: timeout_s, less where that is proven to be too long for its neighbours.
+
+        Whoever was missed last is given the whole time, so that a device that has become slow is found again.
+        """
+        cap = self._spec.timeout_s
+        if len(self.counters.units) < 2 or seen.answers < HISTORY_ANSWERS or self._silent:
+            return cap
+        known = seen.latency.within(LEARNT_SHARE)
+        return cap if known is None else min(cap, max(LEARNT_MIN_S, LEARNT_FACTOR * known))
+
+    def _count(self, error: DriverError, seen: UnitCounters) -> None:
+        """Count what came instead of an answer."""
+        if isinstance(error, DeviceException):
+            self._silent = 0
+            self.counters.exceptions[error.code] += 1
+            seen.exceptions[error.code] += 1
+        elif isinstance(error, NoAnswer):
+            self._silent += 1
+            self.counters.timeouts += 1
+            seen.timeouts += 1
+            if self._silent >= SILENT_REDIAL and self._spec.transport != "rtu":
+                self._silent = 0
+                self._drop(f"no answer to {SILENT_REDIAL} requests in a row")
+        if self._framing.is_broken:
+            self._drop("what came is not Modbus")
+
+    # What the stream and the timers call
+
+    def _received(self, data: bytes) -> None:
+        now = self._last_byte_s = self._loop.time()
+        self.ring.append((now, "rx", data))
+        outcome = self._framing.take(data)
+        if outcome is not None:
+            self._resolve(outcome)
+        elif self._settling is None and not self._framing.has_ids and self._waiter is not None:
+            self._settling = self._loop.call_at(now + self._silence_s, self._settle)
+
+    def _settle(self) -> None:
+        """Judge what came once the line is silent."""
+        self._settling = None
+        quiet_s = self._last_byte_s + self._silence_s
+        if self._waiter is None:
+            return
+        if self._loop.time() < quiet_s:
+            self._settling = self._loop.call_at(quiet_s, self._settle)
+        elif (outcome := self._framing.settle()) is not None:
+            self._resolve(outcome)
+
+    def _watch(self) -> None:
+        """Look whether the answer at hand is overdue; one timer serves all requests."""
+        self._watchdog = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() < self._deadline_s:
+            self._watchdog = self._loop.call_at(self._deadline_s, self._watch)
+            return
+        outcome = self._framing.settle()
+        if outcome is None:
+            what = f"{self._spec.name}: no answer within {self._deadline_s - self._sent_s:.3g} s"
+            outcome = WrongAnswer(f"{what}, only noise") if self._framing.has_noise else NoAnswer(what)
+            self._framing.give_up()
+        self._resolve(outcome)
+
+    def _lost(self, why: str) -> None:
+        self._drop(why)
+        self._fail(LinkDown(f"{self._spec.name}: connection lost: {why}"))
+
+    def _resolve(self, outcome: Outcome) -> None:
+        if isinstance(outcome, DriverError):
+            self._fail(outcome)
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(outcome)
+
+    def _fail(self, error: DriverError) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+    # Lines without transaction ids
+
+    async def _wait_for_silence(self) -> None:
+        """Wait until nobody speaks; raises WrongAnswer when somebody always does."""
+        until_s = self._loop.time() + NOISY_TIMEOUTS * self._spec.timeout_s
+        while (wait_s := self._last_byte_s + self._silence_s - self._loop.time()) > 0:
+            if self._loop.time() > until_s:
+                raise WrongAnswer(f"{self._spec.name}: the line is never silent")
             await asyncio.sleep(wait_s)
+        self._framing.rest()
 
-    async def _connected(self) -> ModbusBaseClient:
-        if self._client is not None:
-            if self._client.connected:
-                return self._client
-            self._drop()
-        now = asyncio.get_running_loop().time()
-        if now < self._next_dial:
+    async def _fence(self, framing: RtuFraming, unit: int, block: Block) -> None:
+        """Make sure that no older answer can be taken for that to `block`; raises a DriverError leaf.
+
+        A read of another shape is the fence: a device answers in the order in which it was asked, so when that one is
+        answered nothing from before can come any more. However late an old answer is, its shape tells it apart. Where
+        no other shape can be asked for, the line is left alone for a whole time-out instead.
+        """
+        doubt = framing.doubts[unit]
+        age_s = self._loop.time() - doubt.since_s
+        if age_s > max(FORGET_MIN_S, FORGET_TIMEOUTS * self._spec.timeout_s):
+            del framing.doubts[unit]
+            return
+        fence = self._fence_for(unit, block, doubt.shapes)
+        if fence is None:
+            await asyncio.sleep(max(0.0, self._spec.timeout_s - age_s))
+            await self._wait_for_silence()
+            framing.doubts.pop(unit, None)
+            return
+        self.counters.fences += 1
+        try:
+            await self._exchange(unit, fence)
+        except (DeviceException, WrongAnswer):
+            if not framing.is_provable(unit, block):
+                raise
+        await self._wait_for_silence()
+
+    def _fence_for(self, unit: int, block: Block, shapes: list[tuple[int, int]]) -> Block | None:
+        """Return a read whose answer looks neither like one that may still come nor like that to `block`."""
+        taken = {*shapes, (block.function, block.n_bytes)}
+        for shape, known in self._answered.get(unit, {}).items():
+            if shape not in taken:
+                return known
+        if block.is_once or not block.item_bytes:
+            return None
+        for count in range(1, block.count):
+            if (block.function, count * block.item_bytes) not in taken:
+                return Block(block.function, block.start, count, block.item_bytes)
+        return None
+
+    def _remember(self, unit: int, block: Block) -> None:
+        known = self._answered.setdefault(unit, {})
+        if len(known) < KNOWN_BLOCKS:
+            known.setdefault((block.function, block.n_bytes), block)
+
+    # The connection
+
+    def _new_framing(self) -> MbapFraming | RtuFraming:
+        if self._crc is None:
+            return MbapFraming(self.counters)
+        return RtuFraming(self.counters, self._crc, self._loop.time)
+
+    async def _connect(self) -> None:
+        """Dial, at most once a second and with jitter; raises LinkDown."""
+        now = self._loop.time()
+        dial_s = max(now, self._next_dial_s)
+        if dial_s > now + DIAL_PATIENCE_S:
             raise LinkDown(f"{self._spec.name}: not connected")
-        self._next_dial = now + REDIAL_S
+        if dial_s > now:
+            await asyncio.sleep(dial_s - now)
+        self._next_dial_s = self._loop.time() + REDIAL_S + random.uniform(0.0, DIAL_JITTER_S)
         self.counters.dials += 1
+        if self._spec.transport != "rtu":
+            self._framing = self._new_framing()  # what a closed connection still held comes no more
+        self._silent = 0
         try:
-            client = self._make(trace_connect=self._connection)  # loads certificates
-        except OSError as error:
-            self._turn("down", str(error))
+            async with asyncio.timeout(self._spec.timeout_s):
+                self._stream = await self._dial(lambda: Stream(self._received, self._lost))
+        except TimeoutError:
+            self.state = "down"
+            self._tell("cannot be reached")
+            raise LinkDown(f"{self._spec.name}: cannot be reached") from None
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA refuses
+            self.state = "down"
+            self._tell(str(error))
             raise LinkDown(f"{self._spec.name}: {error}") from None
-        client.set_max_no_responses(MAX_SILENT)
-        for lean in LEAN:
-            client.register(lean)
-        try:
-            connected = await client.connect()
-            _heed_cancellation()
-        except (OSError, UnicodeError, ModbusException) as error:  # UnicodeError: a host name that IDNA refuses
-            client.close()
-            self._turn("down", str(error))
-            raise LinkDown(f"{self._spec.name}: {error}") from None
-        if not connected:
-            client.close()
-            self._turn("down", "cannot be reached")
-            raise LinkDown(f"{self._spec.name}: cannot be reached")
-        transport: Any = client.ctx.transport
-        if hasattr(transport, "max_size"):
-            transport.max_size = RECEIVE_BYTES
-        self._client = client
-        self._turn("up", "connected")
-        return client
+        self.ring.append((self._loop.time(), "up", self._framing.seed))
+        self.state = "up"
 
-    def _turn(self, state: LinkState, why: str) -> None:
-        """Change the state, and say so once."""
-        if state != self.state:
-            where = f"{self._spec.host}:{self._spec.port}" if self._spec.host else self._spec.path
-            level = logging.INFO if state == "up" else logging.WARNING
-            log.log(level, "link '%s' %s: %s: %s", self._spec.name, state, where, why)
-        self.state = state
+    def _tell(self, why: str) -> None:
+        """Say a change of the state once: up when a device has answered, for a port that accepts is not yet a link."""
+        if self.state != self._told:
+            level = logging.INFO if self.state == "up" else logging.WARNING
+            log.log(level, "link '%s' %s: %s: %s", self._spec.name, self.state, self._where, why)
+        self._told = self.state
 
-    def _drop(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-        self._turn("down", "connection lost")
+    def _drop(self, why: str) -> None:
+        """Close a connection that is gone or cannot be trusted."""
+        self.ring.append((self._loop.time(), "down", why))
+        self._hang_up()
+        self.state = "down"
+        self._tell(why)
 
-    def _connection(self, is_up: bool) -> None:
-        """Fail the read in flight at once when its connection goes: pymodbus would let it wait for its timeout."""
-        client = self._client
-        if not is_up and client is not None:
-            pending = client.ctx.response_future
-            if not pending.done():
-                pending.set_exception(ConnectionException("connection lost"))
+    def _hang_up(self) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None

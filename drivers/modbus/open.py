@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
-
-from pymodbus import FramerType
-from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient, AsyncModbusTlsClient
-from pymodbus.client.base import ModbusBaseClient
 
 from drivers.link import Link, LinkSpec, SerialLine
 from drivers.modbus.link import ModbusLink
+from drivers.modbus.stream import Stream
 
 
 def open_link(spec: LinkSpec) -> Link:
-    """Return the Link of a specification; it dials at its first read."""
-    return ModbusLink(spec, lambda **hooks: _client(spec, hooks), has_ids=spec.transport in ("tcp", "tls"))
-
-
-def _client(spec: LinkSpec, hooks: dict[str, Any]) -> ModbusBaseClient:
-    """Return an unconnected client: no retries and no reconnecting of its own, those policies are ours."""
-    common: dict[str, Any] = {"timeout": spec.timeout_s, "retries": 0, "reconnect_delay": 0, **hooks}
+    """Return the Link of a specification; it dials at its first read. To be called inside a running loop."""
     if spec.transport == "rtu":
-        line = _without_parity(spec)
-        return AsyncModbusSerialClient(
-            spec.path,
-            framer=FramerType.RTU,
-            baudrate=line.baudrate,
-            bytesize=line.bytesize,
-            parity=line.parity,
-            stopbits=line.stopbits,
-            **common,
-        )
-    if spec.transport == "tls":
-        return AsyncModbusTlsClient(spec.host, port=spec.port, sslctx=_tls(spec), **common)
-    framer = FramerType.SOCKET if spec.transport == "tcp" else FramerType.RTU
-    return AsyncModbusTcpClient(spec.host, port=spec.port, framer=framer, **common)
+        from drivers.modbus.serial import crc, open_serial  # pymodbus takes 0.1 s to load: only those with a bus wait
+
+        return ModbusLink(spec, lambda make: open_serial(spec, _without_parity(spec), make), crc)
+    if spec.transport == "rtu+tcp":
+        from drivers.modbus.serial import crc
+
+        return ModbusLink(spec, lambda make: _connect(spec, make), crc)
+    return ModbusLink(spec, lambda make: _connect(spec, make), None)
+
+
+async def _connect(spec: LinkSpec, make: Callable[[], Stream]) -> Stream:
+    context = _tls(spec) if spec.transport == "tls" else None
+    _, stream = await asyncio.get_running_loop().create_connection(make, spec.host, spec.port, ssl=context)
+    return stream
 
 
 def _without_parity(spec: LinkSpec) -> SerialLine:

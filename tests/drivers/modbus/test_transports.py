@@ -105,5 +105,5 @@ async def test_parity_of_a_real_line_does_not_keep_a_pty_from_opening(tmp_path):
         for _ in range(3):
             assert await one.read(1, Block(3, 2, 1)) == (333).to_bytes(2, "big")
             await one.close()
-            one._next_dial = 0.0  # dialling again at once is what shows it
+            one._next_dial_s = 0.0  # dialling again at once is what shows it
         await one.close()

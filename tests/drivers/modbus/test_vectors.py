@@ -9,9 +9,9 @@ import pytest
 
 from drivers.blocks import Block
 from drivers.errors import DeviceException, DriverError, NoAnswer
-from drivers.link import LinkSpec, SerialLine
+from drivers.link import LinkCounters, LinkSpec, SerialLine
 from drivers.modbus import open_link
-from drivers.modbus.wire import LEAN, prove, request
+from drivers.modbus.framing import MbapFraming
 from drivers.points import Point
 from gateway.acquire.plan import blocks_of, request_s
 from gateway.model.config import check
@@ -35,11 +35,10 @@ def test_requests_and_answers_of_the_specification():
         asked, answered = (bytes.fromhex(pdus[name][side]) for side in ("request", "response"))
         start, count = int.from_bytes(asked[1:3], "big"), int.from_bytes(asked[3:5], "big")
         block = Block(asked[0], start, count, item_bytes)
-        pdu = request(17, block)
-        assert bytes([pdu.function_code]) + pdu.encode() == asked, name
-        answer = LEAN[asked[0] - 1](dev_id=17)
-        answer.decode(answered[1:])
-        assert prove(answer, 17, block) == answered[2:], name
+        framing = MbapFraming(LinkCounters())
+        request = framing.ask(17, block)
+        assert request[7:] == asked, name
+        assert framing.take(frame(int.from_bytes(request[:2], "big"), 17, answered)) == answered[2:], name
 
 
 async def test_rtu_frames_are_read_refused_or_told_as_exceptions():
