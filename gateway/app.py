@@ -58,6 +58,7 @@ class Gateway:
         self.pipeline = Pipeline(table, self.spool, self.engine, self.journal, self.publisher, self.clock)
         self.links: dict[str, Link] = {link.name: open_link(link) for link in spec.links}
         self.polls = {link.name: PollCounters() for link in spec.links}
+        self._utilisation = health.Utilisation()
         self._commands = command.Commands({"acknowledge": self._acknowledge})
         self._commit_phase_s = commit_phase_s(table, spec.spool_commit_s)
         self._catalog_changed = asyncio.Event()
@@ -263,6 +264,7 @@ class Gateway:
             self.polls,
             self.spool,
             self.publisher.counters,
+            used=self._utilisation.of(self.links, self.clock.monotonic_ns() / NS),
             events_dropped=self.journal.dropped,
             now_ns=self.clock.wall_ns(self.clock.monotonic_ns()),
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from drivers.link import Link
+from drivers.link import Latency, Link, UnitCounters
 from gateway.acquire.plan import load_of
 from gateway.acquire.poll import PollCounters
 from gateway.deliver.publish import DeliveryCounters
@@ -17,6 +18,7 @@ from gateway.spool.spool import Spool
 PERIOD_S: Final = 10.0
 LOOK_S: Final = 1.0  # how soon a changed link or spool is told
 KIB: Final = 1024
+FAULTS: Final = ("timeouts", "crc_errors", "foreign_frames", "late_frames")
 
 
 def memory_bytes() -> int:
@@ -34,10 +36,14 @@ def report(
     spool: Spool,
     delivery: DeliveryCounters,
     *,
+    used: Mapping[str, float],
     events_dropped: int,
     now_ns: int,
 ) -> dict[str, Any]:
-    """Return the health message of DESIGN section 7."""
+    """Return the health message of DESIGN section 7.
+
+    used  link -> measured share of time in which it was taken
+    """
     kept = spool.statistics()
     total = PollCounters()
     for counters in polls.values():
@@ -48,7 +54,15 @@ def report(
     return {
         "time": now_ns,
         "polls": {"due": total.due, "done": total.done, "late": total.late, "skipped": total.skipped},
-        "links": {spec.name: _link(links[spec.name], load_of(table, spec)[2]) for spec in table.spec.links},
+        "links": {
+            spec.name: _link(links[spec.name], load_of(table, spec)[2], used.get(spec.name))
+            for spec in table.spec.links
+        },
+        "devices": {
+            device.name: _device(seen)
+            for device in table.spec.devices
+            if (seen := links[device.link].counters.units.get(device.unit)) and is_faulty(seen)
+        },
         "spool": {
             "state": kept.state,
             "bytes": kept.bytes,
@@ -70,27 +84,80 @@ def report(
     }
 
 
-def _link(link: Link, load: float) -> dict[str, Any]:
+def _link(link: Link, load: float, used: float | None) -> dict[str, Any]:
     seen = link.counters
     return {
         "state": link.state,
         "load": round(load, 4),
-        "requests": seen.requests,
-        "timeouts": seen.timeouts,
-        "crc_errors": seen.crc_errors,
-        "foreign_frames": seen.foreign_frames,
-        "exceptions": {str(code): n for code, n in sorted(seen.exceptions.items())},
+        "utilisation": None if used is None else round(used, 4),
+        "dials": seen.dials,
+        "noise_bytes": seen.noise_bytes,
+        "fences": seen.fences,
+        "busy_s": round(seen.busy_s, 3),
+        **_seen(seen),
     }
+
+
+def _seen(seen: UnitCounters) -> dict[str, Any]:
+    """Return what a link and a device alike are counted by."""
+    return {
+        "requests": seen.requests,
+        "answers": seen.answers,
+        **{name: getattr(seen, name) for name in FAULTS},
+        "exceptions": {str(code): n for code, n in sorted(seen.exceptions.items())},
+        "latency": {
+            "p50_s": _finite(seen.latency.within(0.5)),
+            "p99_s": _finite(seen.latency.within(0.99)),
+            "sum_s": round(seen.latency.total_s, 3),
+            "counts": list(seen.latency.counts),
+        },
+    }
+
+
+def _finite(seconds: float | None) -> float | None:
+    return None if seconds is None or math.isinf(seconds) else seconds
+
+
+def _device(seen: UnitCounters) -> dict[str, Any]:
+    """Return the faults of one device and its typical answer time; the rest is in the metrics."""
+    out: dict[str, Any] = {name: n for name in ("requests", *FAULTS) if (n := getattr(seen, name))}
+    if seen.exceptions:
+        out["exceptions"] = {str(code): n for code, n in sorted(seen.exceptions.items())}
+    return {**out, "p99_s": _finite(seen.latency.within(0.99))}
+
+
+def is_faulty(seen: UnitCounters) -> bool:
+    """Return whether anything ever went wrong with a device."""
+    return bool(seen.exceptions) or any(getattr(seen, name) for name in FAULTS)
+
+
+class Utilisation:
+    """The measured share of time in which each link was taken, over the last window of at least PERIOD_S."""
+
+    def __init__(self) -> None:
+        self._began_s: float | None = None
+        self._busy_s: dict[str, float] = {}
+        self._found: dict[str, float] = {}
+
+    def of(self, links: Mapping[str, Link], now_s: float) -> Mapping[str, float]:
+        """Return link name -> share; empty until a first window is over."""
+        if self._began_s is None or now_s - self._began_s >= PERIOD_S:
+            if self._began_s is not None:
+                span_s = now_s - self._began_s
+                self._found = {n: (k.counters.busy_s - self._busy_s[n]) / span_s for n, k in links.items()}
+            self._began_s = now_s
+            self._busy_s = {name: link.counters.busy_s for name, link in links.items()}
+        return self._found
 
 
 def prometheus(gateway: str, health: Mapping[str, Any]) -> str:
     """Return the same counters as Prometheus text (exposition format 0.0.4)."""
     metrics: dict[str, list[str]] = {}  # the samples of one name stand together under its type
 
-    def put(name: str, kind: str, value: float | int | None, labels: str = "") -> None:
+    def put(name: str, kind: str, value: float | int | None, labels: str = "", part: str = "") -> None:
         if value is not None:
             lines = metrics.setdefault(name, [f"# TYPE {name} {kind}"])
-            lines.append(f'{name}{{gateway="{gateway}"{labels}}} {value}')
+            lines.append(f'{name}{part}{{gateway="{gateway}"{labels}}} {value}')
 
     for key, value in health["polls"].items():
         put(f"corridor_polls_{key}_total", "counter", value)
@@ -102,9 +169,23 @@ def prometheus(gateway: str, health: Mapping[str, Any]) -> str:
     put("corridor_spool_ok", "gauge", int(health["spool"]["state"] == "ok"))
     for key, value in health["delivery"].items():
         put(f"corridor_delivery_{key}_total", "counter", value)
-    for key in ("requests", "timeouts", "crc_errors", "foreign_frames"):
+    for key in ("requests", "answers", *FAULTS, "noise_bytes", "fences", "dials"):
         for name, link in health["links"].items():
             put(f"corridor_link_{key}_total", "counter", link[key], f',link="{name}"')
+    for name, link in health["links"].items():
+        put("corridor_link_busy_seconds_total", "counter", link["busy_s"], f',link="{name}"')
+        seen, under = 0, link["latency"]
+        for bound, n in zip((*Latency.BOUNDS_S, "+Inf"), under["counts"], strict=True):
+            seen += n
+            put("corridor_link_answer_seconds", "histogram", seen, f',link="{name}",le="{bound}"', "_bucket")
+        put("corridor_link_answer_seconds", "histogram", under["sum_s"], f',link="{name}"', "_sum")
+        put("corridor_link_answer_seconds", "histogram", seen, f',link="{name}"', "_count")
+    for key in ("requests", *FAULTS):
+        for name, device in health["devices"].items():
+            put(f"corridor_device_{key}_total", "counter", device.get(key, 0), f',device="{name}"')
+    for name, device in health["devices"].items():
+        for code, n in device.get("exceptions", {}).items():
+            put("corridor_device_exceptions_total", "counter", n, f',device="{name}",code="{code}"')
     for name, link in health["links"].items():
         put("corridor_link_up", "gauge", int(link["state"] == "up"), f',link="{name}"')
         put("corridor_link_load", "gauge", link["load"], f',link="{name}"')

@@ -21,6 +21,9 @@ class Link:
     def __init__(self):
         self.counters = LinkCounters(requests=10, answers=7, timeouts=2)
         self.counters.exceptions[2] = 1
+        self.counters.latency.note(0.004)
+        self.counters.unit(1).requests = 4
+        self.counters.unit(1).late_frames = 1
 
 
 def found():
@@ -28,7 +31,9 @@ def found():
     polls = {"a": PollCounters(10, 8, 1, 2), "b": PollCounters(5, 5, 0, 0)}
     spool = MemorySpool(1000, "c", ())
     links = {link.name: Link() for link in table.spec.links}
-    return health.report(table, links, polls, spool, DeliveryCounters(9, 8, 1), events_dropped=0, now_ns=17)
+    return health.report(
+        table, links, polls, spool, DeliveryCounters(9, 8, 1), used={"bus0": 0.25}, events_dropped=0, now_ns=17
+    )
 
 
 def test_every_counter_of_the_contract_is_there():
@@ -37,6 +42,10 @@ def test_every_counter_of_the_contract_is_there():
     link = said["links"]["bus0"]
     assert {"state", "load", "requests", "timeouts", "crc_errors", "foreign_frames", "exceptions"} <= link.keys()
     assert link["exceptions"] == {"2": 1}
+    assert {"late_frames", "noise_bytes", "fences", "dials"} <= link.keys()
+    assert link["utilisation"] == 0.25
+    assert link["latency"]["p99_s"] == 0.005
+    assert said["devices"] == {"d": {"requests": 4, "late_frames": 1, "p99_s": None}}
     assert {"state", "bytes", "oldest_s", "unsent", "dropped", "dropped_values"} <= said["spool"].keys()
     assert {"published", "acknowledged", "refused"} <= said["delivery"].keys()
     assert {"state", "offset_s"} <= said["clock"].keys()
@@ -46,10 +55,12 @@ def test_every_counter_of_the_contract_is_there():
 def test_prometheus_text_is_well_formed():
     text = health.prometheus("gw1", found())
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
-    samples = re.findall(r'^(\w+)\{gateway="gw1"(?:,link="[^"]+")?(?:,code="[^"]+")?\} (\S+)$', text, re.M)
+    labels = r'(?:,(?:link|device)="[^"]+")?(?:,(?:code|le)="[^"]+")?'
+    samples = re.findall(rf'^(\w+)\{{gateway="gw1"{labels}\}} (\S+)$', text, re.M)
     assert len(samples) + len(kinds) == len(text.splitlines())
-    assert {name for name, _ in samples} == kinds.keys()
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name, _ in samples} == kinds.keys()
     assert all(name.endswith("_total") == (kinds[name] == "counter") for name in kinds)
+    assert 'corridor_link_answer_seconds_bucket{gateway="gw1",link="bus0",le="+Inf"} 1' in text
     assert {"corridor_polls_due_total", "corridor_link_exceptions_total", "corridor_clock_synced"} <= kinds.keys()
 
 
@@ -57,6 +68,7 @@ def test_prometheus_samples_of_one_name_stand_together():
     said = found()
     said["links"]["bus1"] = said["links"]["bus0"]
     names = [line.split("{")[0].split()[-1] for line in health.prometheus("gw1", said).splitlines() if "{" in line]
+    names = [re.sub("_(bucket|sum|count)$", "", name) for name in names]
     assert [name for name, _ in itertools.groupby(names)] == list(dict.fromkeys(names))
 
 
