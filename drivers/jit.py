@@ -1,12 +1,14 @@
-"""The one way in which a kernel is compiled."""
+"""The one way in which a kernel is compiled, and when: not on import, so that meters are read before it is loaded."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, cast
+from types import FunctionType
+from typing import Any, cast
 
 
 def cache_dir() -> Path:
@@ -18,50 +20,91 @@ def cache_dir() -> Path:
     return Path.home() / ".cache" / "corridor"
 
 
-# numba reads this once, when it is imported
-os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))  # numba reads this once, when it is imported
 
-import numba  # noqa: E402
-from numba.core import event  # noqa: E402
+_OF_MODULE: dict[str, list[Kernel]] = {}
 
 
-class Kernel(Protocol):
-    """A compiled function; `py_func` is the same function as Python interprets it."""
+class Kernel:
+    """A function that runs as machine code; `py_func` is the same function as Python interprets it.
 
-    py_func: Callable[..., Any]
+    It is loaded from the disk, or compiled, by `load` or at its first call. Raises TypeError for other types than those
+    of its signature.
+    """
+
+    def __init__(self, py_func: Callable[..., Any], signature: str, nogil: bool) -> None:
+        self.py_func = py_func
+        functools.update_wrapper(self, py_func)
+        self._signature = signature
+        self._nogil = nogil
+        self._run: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run it; raises TypeError for other types than those of its signature."""
-        ...
+        """Run it."""
+        return (self._run or self.load())(*arguments)
+
+    def load(self) -> Callable[..., Any]:
+        """Return the compiled function, loaded or compiled now if it was not yet; kernels that it calls go first."""
+        if self._run is None:
+            import numba  # 0.3 s and 80 MB: not before somebody needs it
+
+            plain = cast("FunctionType", self.py_func)
+            names = {name: plain.__globals__.get(name) for name in plain.__code__.co_names}
+            called = {name: found.load() for name, found in names.items() if isinstance(found, Kernel)}
+            if called:
+                plain = _with_globals(plain, called)
+            self._run = cast(
+                "Callable[..., Any]",
+                numba.njit(self._signature, cache=True, error_model="numpy", fastmath=False, nogil=self._nogil)(plain),
+            )
+        return self._run
+
+
+def _with_globals(plain: FunctionType, more: dict[str, Any]) -> FunctionType:
+    """Return the same function in a world where some global names mean something else."""
+    out = FunctionType(
+        plain.__code__, {**plain.__globals__, **more}, plain.__name__, plain.__defaults__, plain.__closure__
+    )
+    out.__module__, out.__qualname__, out.__doc__ = plain.__module__, plain.__qualname__, plain.__doc__
+    return out
 
 
 def kernel(signature: str, *, nogil: bool = False) -> Callable[[Callable[..., Any]], Kernel]:
-    """Compile a function ahead of its first call, for exactly these types, and keep the machine code on disk.
+    """Make a function a kernel: compiled ahead of its first call, for exactly these types, and kept on disk.
 
     The explicit signature makes a wrong dtype or a strided slice a TypeError instead of a recompile in the middle of a
     poll. No fastmath: it makes `isnan` false. error_model numpy: a division by zero gives inf, as in an array.
     """
-    compiled = numba.njit(signature, cache=True, error_model="numpy", fastmath=False, nogil=nogil)
-    return cast("Callable[[Callable[..., Any]], Kernel]", compiled)
+
+    def make(py_func: Callable[..., Any]) -> Kernel:
+        made = Kernel(py_func, signature, nogil)
+        _OF_MODULE.setdefault(py_func.__module__, []).append(made)
+        return made
+
+    return make
+
+
+def load(module: str) -> None:
+    """Load every kernel of a module that has been imported."""
+    for each in _OF_MODULE.get(module, ()):
+        each.load()
 
 
 @contextlib.contextmanager
 def on_compile(tell: Callable[[], object]) -> Iterator[None]:
     """Call `tell` once when the first kernel is compiled meanwhile; one that comes from the disk is not compiled."""
-    with event.install_listener("numba:compile", _Once(tell)):
+    from numba.core import event
+
+    class Once(event.Listener):
+        told = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.told:
+                self.told = True
+                tell()
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Once()):
         yield
-
-
-class _Once(event.Listener):
-    """Calls back when the first event begins."""
-
-    def __init__(self, tell: Callable[[], object]) -> None:
-        self._tell: Callable[[], object] | None = tell
-
-    def on_start(self, event: Any) -> None:
-        tell, self._tell = self._tell, None
-        if tell:
-            tell()
-
-    def on_end(self, event: Any) -> None:
-        pass

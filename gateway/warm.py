@@ -30,7 +30,7 @@ class NotKept(Exception):
 
 
 def warm(say: Say) -> None:
-    """Import every module that owns kernels; what is in the cache already takes no time. Raises NotKept."""
+    """Compile every kernel; what is in the cache already takes no time. Raises NotKept."""
     began = time.monotonic()
     folder = _folder()
     try:
@@ -39,7 +39,7 @@ def warm(say: Say) -> None:
             pass
         for i, name in enumerate(KERNELS, 1):
             say(f"kernels {_part(i)}: {name}")
-            importlib.import_module(name)
+            _load(name)
     except OSError as error:
         wanted = "wanted a folder that can be written, as $CACHE_DIRECTORY says it"
         raise NotKept(f"{folder}: kernels cannot be kept: {error.strerror}; {wanted}") from None
@@ -47,12 +47,19 @@ def warm(say: Say) -> None:
 
 
 def compile_missing(say: Say) -> None:
-    """Import every module that owns kernels; say which have to be compiled now, and nothing when all are kept."""
+    """Load every kernel; say of which modules some have to be compiled now, and nothing when all are kept."""
     from drivers.jit import on_compile
 
     for i, name in enumerate(KERNELS, 1):
         with on_compile(partial(say, f"compiling kernels, for this and later starts: {_part(i)}: {name}")):
-            importlib.import_module(name)
+            _load(name)
+
+
+def _load(module: str) -> None:
+    from drivers import jit
+
+    importlib.import_module(module)
+    jit.load(module)
 
 
 def _part(i: int) -> str:
