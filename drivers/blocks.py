@@ -10,6 +10,11 @@ MAX_BITS: Final = 2000  # functions 1 and 2: quantity 1 to 2000
 BITS_PER_BYTE: Final = 8
 
 
+def payload_bytes(count: int, item_bytes: int) -> int:
+    """Return the payload bytes of an answer of so many addresses; item_bytes as of Block."""
+    return count * item_bytes if item_bytes else (count + BITS_PER_BYTE - 1) // BITS_PER_BYTE
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """A contiguous read: function code, start address, quantity.
@@ -27,6 +32,4 @@ class Block:
     @property
     def n_bytes(self) -> int:
         """Payload bytes that the only right answer has."""
-        if self.item_bytes == 0:
-            return (self.count + BITS_PER_BYTE - 1) // BITS_PER_BYTE
-        return self.count * self.item_bytes
+        return payload_bytes(self.count, self.item_bytes)

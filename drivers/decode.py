@@ -10,10 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.blocks import BITS_PER_BYTE, Block
 from drivers.jit import kernel
 from drivers.points import Point, decimals_of
-from drivers.profile import ENRON_TYPES
 from drivers.quality import BAD, BAD_SENSOR_FAILURE, GOOD, UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
 
 UINT: Final = 0
@@ -56,7 +54,6 @@ class DecodeTable:
     at        int32[n], byte offset in the image
     code      uint8[n], UINT .. BIT;  size uint8[n], bytes
     order     uint8[n], WORDS_LITTLE | BYTES_LITTLE;  bit uint8[n]
-    block     int32[n], the block whose answer holds the row
     scale, divisor, offset  float64[n], value = raw * scale / divisor + offset; divisor is a power of ten, so that
               decimals stay decimal
     low, high float64[n], plausible range, NaN where there is none
@@ -68,7 +65,6 @@ class DecodeTable:
     size: NDArray[np.uint8]
     order: NDArray[np.uint8]
     bit: NDArray[np.uint8]
-    block: NDArray[np.int32]
     scale: NDArray[np.float64]
     divisor: NDArray[np.float64]
     offset: NDArray[np.float64]
@@ -80,12 +76,10 @@ class DecodeTable:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A point in the answer of one block: `block` is its number, `at` where that answer begins in the image."""
+    """A point and the byte of the image where its first register, or its bit, stands; a bit has a byte of its own."""
 
     point: Point
-    block: int
     at: int
-    read: Block
 
 
 def build_table(rows: Sequence[Placed]) -> DecodeTable:
@@ -98,12 +92,11 @@ def build_table(rows: Sequence[Placed]) -> DecodeTable:
         point = row.point
         code, size = _LAYOUT[point.type]
         power = decimals_of(point.scale)
-        table["at"][i] = row.at + _offset_in(row)
+        table["at"][i] = row.at + _byte_in_register(point)
         table["code"][i], table["size"][i] = code, 1 if point.is_bit else size
         little_bytes = point.byte_order == "little" and size > 1
         table["order"][i] = WORDS_LITTLE * (point.word_order == "little") + BYTES_LITTLE * little_bytes
-        table["bit"][i] = (point.address - row.read.start) % BITS_PER_BYTE if point.is_bit else point.bit or 0
-        table["block"][i] = row.block
+        table["bit"][i] = point.bit or 0
         table["scale"][i] = point.scale if power is None else 1.0
         table["divisor"][i] = 1.0 if power is None else 10.0**power
         table["offset"][i] = point.offset
@@ -119,7 +112,6 @@ _DTYPES: Final = {
     "size": np.uint8,
     "order": np.uint8,
     "bit": np.uint8,
-    "block": np.int32,
     "scale": np.float64,
     "divisor": np.float64,
     "offset": np.float64,
@@ -128,15 +120,13 @@ _DTYPES: Final = {
 }
 
 
-def _offset_in(row: Placed) -> int:
-    point, start = row.point, row.read.start
-    if point.is_bit:
-        return (point.address - start) // BITS_PER_BYTE
-    item = row.read.item_bytes if point.type in ENRON_TYPES else 2
-    at = (point.address - start) * item
-    if "8_" in point.type:
-        at += point.type.endswith("low") != (point.byte_order == "little")
-    return at
+def _byte_in_register(point: Point) -> int:
+    return int("8_" in point.type and point.type.endswith("low") != (point.byte_order == "little"))
+
+
+def spread(payload: bytes, count: int) -> bytes:
+    """Return the first `count` bits of an answer as a byte each, 0 or 1: so bits too have a place by their address."""
+    return np.unpackbits(np.frombuffer(payload, np.uint8), count=count, bitorder="little").tobytes()
 
 
 def decode_text(point: Point, raw: bytes) -> str:
@@ -162,29 +152,29 @@ class Scratch:
 
 @kernel(
     "void(i4[::1], i4[::1], i4[::1], u1[::1], u4[::1], "
-    "i4[::1], u1[::1], u1[::1], u1[::1], u1[::1], i4[::1], "
+    "i4[::1], u1[::1], u1[::1], u1[::1], u1[::1], "
     "f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u8[::1], i4[::1], "
     "u8[::1], i8[::1], f8[::1], u4[::1], f4[::1], f8[::1], u4[::1])"
 )
 def decode(
-    ready, start, stop, image, block_quality,
-    at, code, size, order, bit, block,
+    ready, start, stop, image, reason,
+    at, code, size, order, bit,
     scale, divisor, offset, low, high, sentinel, first,
     bits, as_int, as_f8, bits4, as_f4, value, quality,
 ):  # fmt: skip
     """Turn the answers of the ready scans into values and quality.
 
     ready int32[r], scan numbers; start, stop int32[scans], their rows
-    image uint8[], all answers; block_quality uint32[blocks], GOOD or why there is no answer
+    image uint8[], what every device last answered, by address
+    reason uint32[n], 0 where the row was answered, else the quality that says why not
     at .. first  the columns of DecodeTable;  bits .. as_f4  one Scratch
     value float64[n], quality uint32[n]  written for the rows of the ready scans; value is NaN where quality is bad
     """
     for k in range(ready.size):
         for i in range(start[ready[k]], stop[ready[k]]):
-            q = block_quality[block[i]]
-            if q & BAD:
+            if reason[i]:
                 value[i] = np.nan
-                quality[i] = q
+                quality[i] = reason[i]
                 continue
             n = np.int64(size[i])
             raw = np.uint64(0)

@@ -46,8 +46,8 @@ class Gateway:
 
     def __init__(self, plan: Plan, state: Path, clock: Clock | None = None) -> None:
         spec, table = plan.spec, plan.table
+        self.plan = plan
         self.clock = clock or SystemClock()
-        self.table = table
         self.address = GatewayAddress(spec.corridor, spec.site, spec.id)
         self._devices = [_catalog_device(device) for device in spec.devices]
         self._catalog = identify(self._devices)
@@ -70,7 +70,7 @@ class Gateway:
     @property
     def spec(self) -> GatewaySpec:
         """What the configuration says."""
-        return self.table.spec
+        return self.plan.spec
 
     async def run(self, stop: asyncio.Event) -> None:
         """Poll, spool and publish until `stop` is set; then commit, say goodbye and give everything back."""
@@ -108,20 +108,17 @@ class Gateway:
             await self.clock.sleep_until(self.clock.monotonic_ns() + round(DRAIN_LOOK_S * NS))
 
     def _pollers(self) -> list[tuple[str, Poller]]:
-        units = {i: device.unit for i, device in enumerate(self.spec.devices)}
         out = []
         for link in self.spec.links:
-            scans = [scan for scan in self.table.scans if self.table.device(scan).link == link.name]
+            plans = self.plan.of_link(link.name)
             identities = [
                 Identity(i, d.unit, d.strings, tuple(text_blocks(p, d.max_registers) for p in d.strings))
                 for i, d in enumerate(self.spec.devices)
                 if d.link == link.name and d.strings
             ]
-            poller = Poller(
-                self.links[link.name], scans, identities, units, self.pipeline, self.clock, self.polls[link.name]
-            )
-            if scans or identities:
-                out.append((link.name, poller))
+            if plans:
+                of = self.links[link.name], plans, identities, self.pipeline, self.clock, self.polls[link.name]
+                out.append((link.name, Poller(*of)))
         return out
 
     async def _commit(self, origin_ns: int) -> None:
@@ -259,7 +256,7 @@ class Gateway:
     def health(self) -> dict[str, Any]:
         """Return the health message."""
         return health.report(
-            self.table,
+            self.plan,
             self.links,
             self.polls,
             self.spool,

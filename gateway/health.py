@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from drivers.link import Latency, Link, UnitCounters
-from gateway.acquire.plan import load_of
+from gateway.acquire.load import load_of
+from gateway.acquire.plan import Plan
 from gateway.acquire.poll import PollCounters
 from gateway.deliver.publish import DeliveryCounters
 from gateway.model.clock import clock_state
-from gateway.model.frame import TagTable
 from gateway.spool.spool import Spool
 
 PERIOD_S: Final = 10.0
@@ -30,7 +30,7 @@ def memory_bytes() -> int:
 
 
 def report(
-    table: TagTable,
+    plan: Plan,
     links: Mapping[str, Link],
     polls: Mapping[str, PollCounters],
     spool: Spool,
@@ -55,12 +55,12 @@ def report(
         "time": now_ns,
         "polls": {"due": total.due, "done": total.done, "late": total.late, "skipped": total.skipped},
         "links": {
-            spec.name: _link(links[spec.name], load_of(table, spec)[2], used.get(spec.name))
-            for spec in table.spec.links
+            spec.name: _link(links[spec.name], load_of(spec, plan.devices).share, used.get(spec.name))
+            for spec in plan.spec.links
         },
         "devices": {
             device.name: _device(seen)
-            for device in table.spec.devices
+            for device in plan.spec.devices
             if (seen := links[device.link].counters.units.get(device.unit)) and is_faulty(seen)
         },
         "spool": {

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from drivers.decode import Scratch, decode
+from drivers.decode import Scratch, decode, spread
 from drivers.quality import BAD, BAD_NO_COMMUNICATION, BAD_TIMEOUT, BAD_WAITING_FOR_INITIAL_DATA, name_of
 from gateway.alarm.engine import AlarmEngine, Transition
 from gateway.alarm.journal import Journal
@@ -17,7 +17,7 @@ from gateway.alarm.state import Step
 from gateway.detect import flags as bits
 from gateway.detect.bank import Bank
 from gateway.model.clock import Clock
-from gateway.model.frame import Frame, Scan, TagTable
+from gateway.model.frame import Frame, Read, Scan, TagTable
 from gateway.spool.spool import Spool
 from gateway.wire.events import AlarmRecord, Event, EventKind
 from gateway.wire.frame_lines import LineWriter, scan_texts
@@ -39,8 +39,8 @@ class Live(Protocol):
 class Pipeline:
     """The whole way of a reading from payload to spool; a poll.Sink.
 
-    Payloads lie in one image; the frames that are complete by the end of a turn of the loop go through every kernel in
-    one call. Python objects begin where a quality or a flag changed.
+    Payloads lie in one image, by device and address; the frames that are complete by the end of a turn of the loop go
+    through every kernel in one call. Python objects begin where a quality or a flag changed.
     """
 
     def __init__(
@@ -59,7 +59,10 @@ class Pipeline:
         self._writers = [LineWriter(text) for text in scan_texts(table)]
         self._image = np.zeros(table.image_bytes, np.uint8)
         self._image_view = memoryview(self._image)  # type: ignore[arg-type]
-        self._block_quality = np.full(table.n_blocks, BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
+        self._reason = np.full(table.n, BAD_WAITING_FOR_INITIAL_DATA, np.uint32)  # 0 where the row was answered
+        self._rows_of = _rows_of(table)
+        self._has_reason = [True] * len(self._rows_of)  # whether a row of the device has one
+        self._is_in_line = [False] * len(self._rows_of)  # whether a frame of the device waits for this turn's kernels
         self._value = np.full(table.n, math.nan)
         self._quality = np.full(table.n, BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
         self._quality_before = self._quality.copy()
@@ -93,15 +96,22 @@ class Pipeline:
         self._told(moved, self.spool.next_seq - 1)
         return None
 
-    def put(self, scan: Scan, k: int, payload: bytes) -> None:
-        """Copy the answer of the scan's block k into the image."""
-        at = scan.at[k]
-        self._image_view[at : at + len(payload)] = payload
-        self._block_quality[scan.first_block + k] = 0
+    def put(self, read: Read, payload: bytes) -> None:
+        """Copy the answer of a read into the image."""
+        if self._is_in_line[read.device]:
+            self._turn()
+        if not read.block.item_bytes:
+            payload = spread(payload, read.block.count)
+        self._image_view[read.at : read.end] = payload
+        if self._has_reason[read.device]:
+            self._reason[read.rows] = 0
 
-    def fail(self, scan: Scan, k: int, quality: int) -> None:
-        """Take note that block k has no answer."""
-        self._block_quality[scan.first_block + k] = quality
+    def fail(self, read: Read, quality: int) -> None:
+        """Take note that a read has no answer."""
+        if self._is_in_line[read.device]:
+            self._turn()
+        self._reason[read.rows] = quality
+        self._has_reason[read.device] = True
 
     def identify(self, device: int, name: str, text: str) -> None:
         """Take a string that a device told of itself."""
@@ -117,9 +127,12 @@ class Pipeline:
         middle = max(middle, int(self._time_ns[scan.number]) + MS_NS)  # per tag, time never goes back
         if not self._ready:
             asyncio.get_running_loop().call_soon(self._turn)
-        elif len(self._ready) >= MAX_TURN or any(other[0] is scan for other in self._ready):
+        elif len(self._ready) >= MAX_TURN:
             self._turn()
             asyncio.get_running_loop().call_soon(self._turn)
+        if self._has_reason[scan.device]:
+            self._has_reason[scan.device] = bool(self._reason[self._rows_of[scan.device]].any())
+        self._is_in_line[scan.device] = True
         self._time_ns[scan.number], self._steady_ns[scan.number] = middle, steady_ns
         self._ready.append((scan, self._clock.wall_ns(due_ns), middle, (ended_ns - began_ns + 1) // 2))
 
@@ -133,8 +146,8 @@ class Pipeline:
         ready = np.array([scan.number for scan, *_ in taken], np.int32)
         s = self._scratch
         decode(
-            ready, table.scan_start, table.scan_stop, self._image, self._block_quality,
-            columns.at, columns.code, columns.size, columns.order, columns.bit, columns.block,
+            ready, table.scan_start, table.scan_stop, self._image, self._reason,
+            columns.at, columns.code, columns.size, columns.order, columns.bit,
             columns.scale, columns.divisor, columns.offset, columns.low, columns.high, columns.sentinel, columns.first,
             s.u8, s.i8, s.f8, s.u4, s.f4, self._value, self._quality,
         )  # fmt: skip
@@ -149,6 +162,7 @@ class Pipeline:
             self.spool.append(Frame(scan, seq + k, due_ns, time_ns, uncertainty_ns, value, quality))
             self._live.offer(scan.device, seq + k, self._writers[scan.number].line(value, quality, time_ns))
             self._watch(scan, seq + k)
+            self._is_in_line[scan.device] = False
             self.values_read += scan.stop - scan.start
 
     def _tell(self, rows: np.ndarray, seq_of: dict[int, int]) -> None:
@@ -171,7 +185,7 @@ class Pipeline:
         if before == BAD_WAITING_FOR_INITIAL_DATA and not quality:
             return  # the first good value of a run is what everybody expects
         tag = self.table.tags[row]
-        raw = self._raw(row) if quality & BAD and not self._block_quality[self.table.decode.block[row]] else None
+        raw = self._raw(row) if quality & BAD and not self._reason[row] else None
         text = f"{tag.name}: {name_of(before)} -> {name_of(quality)}"
         self._add(row, time_ns, seq, "quality", name_of(quality), text, raw=raw)
 
@@ -189,7 +203,7 @@ class Pipeline:
 
     def _watch(self, scan: Scan, seq: int) -> None:
         """Raise or clear the communication alarm: a device is away when MISSES polls in a row found nobody there."""
-        is_away = int(self._block_quality[scan.first_block]) in (BAD_TIMEOUT, BAD_NO_COMMUNICATION)
+        is_away = self._has_reason[scan.device] and self._is_away(scan)
         misses = self._misses[scan.number] = self._misses[scan.number] + 1 if is_away else 0
         if is_away and misses != MISSES:
             return
@@ -197,6 +211,11 @@ class Pipeline:
         moved = self._engine.device(scan.device, step, int(self._time_ns[scan.number]))
         if moved:
             self._told(moved, seq)
+
+    def _is_away(self, scan: Scan) -> bool:
+        """Return whether nobody answered any row of a scan, and some of them because nobody was there."""
+        found = set(self._reason[scan.start : scan.stop].tolist())
+        return 0 not in found and not found.isdisjoint((BAD_TIMEOUT, BAD_NO_COMMUNICATION))
 
     def _told(self, moved: Transition, seq: int) -> None:
         """Write an alarm's transition into the journal, with the tag's value now."""
@@ -256,3 +275,12 @@ class Pipeline:
         """Return the registers of a row as they came, in hexadecimal."""
         at = int(self.table.decode.at[row])
         return bytes(self._image_view[at : at + int(self.table.decode.size[row])]).hex()
+
+
+def _rows_of(table: TagTable) -> list[slice]:
+    """Return the rows of each device, which stand together."""
+    out = [slice(0, 0)] * len(table.spec.devices)
+    for scan in table.scans:
+        rows = out[scan.device]
+        out[scan.device] = slice(rows.start if rows.stop else scan.start, scan.stop)
+    return out

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from drivers import quality
 from drivers.blocks import Block
 from drivers.decode import decode_text
-from drivers.errors import DriverError, LinkDown, NoAnswer
+from drivers.errors import DriverError, IllegalAddress, LinkDown, NoAnswer, TargetAway
 from drivers.link import Link
 from drivers.points import Point
+from gateway.acquire.device import DevicePlan, Due
 from gateway.model.clock import NS, Clock
-from gateway.model.frame import Scan
+from gateway.model.frame import Read, Scan
 
 BACKOFF_FIRST_S: Final = 5.0  # DESIGN section 2: a dead unit on a shared bus is probed at 5 s, doubling to 60 s
 BACKOFF_CAP_S: Final = 60.0
@@ -36,12 +37,12 @@ class PollCounters:
 class Sink(Protocol):
     """What takes the answers of one poll: the pipeline."""
 
-    def put(self, scan: Scan, k: int, payload: bytes) -> None:
-        """Take the answer of the scan's block k."""
+    def put(self, read: Read, payload: bytes) -> None:
+        """Take the answer of a read."""
         ...
 
-    def fail(self, scan: Scan, k: int, quality: int) -> None:
-        """Take note that block k has no answer, and what its tags become."""
+    def fail(self, read: Read, quality: int) -> None:
+        """Take note that a read has no answer, and what its tags become."""
         ...
 
     def identify(self, device: int, name: str, text: str) -> None:
@@ -51,14 +52,6 @@ class Sink(Protocol):
     def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
         """The poll is complete; monotonic ns of when it was due, of the first request and of the last answer."""
         ...
-
-
-@dataclass(slots=True)
-class _Unit:
-    """How a device on a shared bus has behaved: when it may be asked again, and how long the next pause would be."""
-
-    asks_at_ns: int = 0
-    pause_s: float = BACKOFF_FIRST_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +64,71 @@ class Identity:
     blocks: tuple[tuple[Block, ...], ...]
 
 
+class _Station:
+    """One device on the line: when its scans are due, and whether it may be asked.
+
+    slots       when each scan is due next, monotonic ns
+    asks_at_ns  until then it rests, as a dead unit on a shared bus; `pause_s` is how long it would rest next
+    silence     the quality of its tags meanwhile
+    """
+
+    __slots__ = ("asks_at_ns", "pause_s", "periods_ns", "plan", "silence", "slots", "unit")
+
+    def __init__(self, plan: DevicePlan, origin_ns: int) -> None:
+        self.plan = plan
+        self.unit = plan.device.unit
+        self.slots = [origin_ns + round(scan.phase_s * NS) for scan in plan.scans]
+        self.periods_ns = [round(scan.period_s * NS) for scan in plan.scans]
+        self.asks_at_ns = 0
+        self.pause_s = BACKOFF_FIRST_S
+        self.silence = quality.BAD_TIMEOUT
+
+    def take(self, now_ns: int, counters: PollCounters) -> tuple[int, list[int]]:
+        """Return the mask of the scans that are due, and since when; a poll a whole period late is skipped."""
+        mask, since = 0, []
+        for i, due_ns in enumerate(self.slots):
+            if due_ns > now_ns:
+                continue
+            mask |= 1 << i
+            counters.due += 1
+            if period_ns := self.periods_ns[i]:
+                missed = (now_ns - due_ns) // period_ns
+                if missed:
+                    counters.due += missed
+                    counters.skipped += missed
+                    counters.late += 1
+                    due_ns += missed * period_ns
+                self.slots[i] = due_ns + period_ns
+                since.append(due_ns)
+            else:
+                self.slots[i] = now_ns
+                since.append(now_ns)
+        return mask, since
+
+    def rest_flat_out(self, until_ns: int) -> None:
+        """Let the scans without a period wait: nobody is there."""
+        for i, period_ns in enumerate(self.periods_ns):
+            if not period_ns:
+                self.slots[i] = until_ns
+
+    def heard(self) -> None:
+        """Take note that it answers."""
+        self.asks_at_ns, self.pause_s = 0, BACKOFF_FIRST_S
+
+    def unheard(self, now_ns: int, found: int) -> None:
+        """Let it rest: it let a request run into its time-out."""
+        self.asks_at_ns = now_ns + round(self.pause_s * NS)
+        self.pause_s = min(2 * self.pause_s, BACKOFF_CAP_S)
+        self.silence = found
+
+
 @dataclass(slots=True)
 class Poller:
-    """The scans of one link and their grid; `units` maps a device's number to its unit."""
+    """The devices of one link and their grid."""
 
     link: Link
-    scans: Sequence[Scan]
+    plans: Sequence[DevicePlan]
     identities: Sequence[Identity]
-    units: Mapping[int, int]
     sink: Sink
     clock: Clock
     counters: PollCounters = field(default_factory=PollCounters)
@@ -86,76 +136,77 @@ class Poller:
     async def run(self, origin_ns: int) -> None:
         """Poll for ever; `origin_ns` is the monotonic moment from which every grid is counted.
 
-        Slot k of a scan is due at origin + phase + k * period, whatever happened before: no drift. A poll that is a
-        whole period late is skipped and counted, never queued.
+        Slot k of a scan is due at origin + phase + k * period, whatever happened before: no drift. The scans of a
+        device that are due when its turn comes are read together. A poll that is a whole period late is skipped and
+        counted, never queued.
         """
-        is_shared = len({scan.device for scan in self.scans}) > 1
-        health: dict[int, _Unit] = {scan.device: _Unit() for scan in self.scans}
-        grid = [(origin_ns + round(scan.phase_s * NS), i) for i, scan in enumerate(self.scans)]
-        grid += [(origin_ns, len(self.scans) + i) for i in range(len(self.identities))]
+        stations = [_Station(plan, origin_ns) for plan in self.plans]
+        health = {station.plan.number: station for station in stations}
+        is_shared = len(stations) > 1
+        grid = [(min(station.slots), i) for i, station in enumerate(stations)]
+        grid += [(origin_ns, len(stations) + i) for i in range(len(self.identities))]
         heapq.heapify(grid)
+        answered = False
         while True:
             due_ns, i = grid[0]
-            await self.clock.sleep_until(due_ns)
-            if i >= len(self.scans):
-                is_known = await self._identify(self.identities[i - len(self.scans)], health)
-                heapq.heapreplace(grid, (due_ns + (IDENTITY_PERIOD_NS if is_known else IDENTITY_RETRY_NS), i))
-                continue
-            scan = self.scans[i]
-            period_ns = round(scan.period_s * NS)
             now_ns = self.clock.monotonic_ns()
-            if period_ns:
-                missed = (now_ns - due_ns) // period_ns
-                self.counters.due += 1 + missed
-                self.counters.skipped += missed
-                self.counters.late += missed > 0
-                due_ns += missed * period_ns
-                heapq.heapreplace(grid, (due_ns + period_ns, i))
-                await self._poll(scan, due_ns, health[scan.device], is_shared)
-            else:
-                self.counters.due += 1
-                answered = await self._poll(scan, now_ns, health[scan.device], is_shared)
-                heapq.heapreplace(grid, (now_ns if answered else now_ns + FLAT_OUT_REST_NS, i))
+            if due_ns > now_ns or not answered:  # a read that was answered has let others run
+                await self.clock.sleep_until(due_ns)
+                now_ns = self.clock.monotonic_ns()
+            if i >= len(stations):
+                identity = self.identities[i - len(stations)]
+                answered = await self._identify(identity, health.get(identity.device))
+                heapq.heapreplace(grid, (due_ns + (IDENTITY_PERIOD_NS if answered else IDENTITY_RETRY_NS), i))
+                continue
+            station = stations[i]
+            mask, since = station.take(now_ns, self.counters)
+            is_resting = is_shared and now_ns < station.asks_at_ns
+            answered = await self._poll(station, station.plan.due(mask), since, now_ns, is_resting=is_resting)
+            if not answered:
+                station.rest_flat_out(now_ns + FLAT_OUT_REST_NS)
+            heapq.heapreplace(grid, (min(station.slots), i))
 
-    async def _identify(self, identity: Identity, health: Mapping[int, _Unit]) -> bool:
+    async def _identify(self, identity: Identity, station: _Station | None) -> bool:
         """Read the strings of a device and return whether it was there; what is not answered keeps what was known."""
-        unit = health.get(identity.device)
-        if unit is not None and self.clock.monotonic_ns() < unit.asks_at_ns:
+        if station is not None and self.clock.monotonic_ns() < station.asks_at_ns:
             return False
         for point, blocks in zip(identity.points, identity.blocks, strict=True):
             try:
                 raw = b"".join([await self.link.read(identity.unit, block) for block in blocks])
-            except (NoAnswer, LinkDown):
+            except (NoAnswer, LinkDown, TargetAway):
                 return False
             except DriverError:
                 continue
             self.sink.identify(identity.device, point.name, decode_text(point, raw))
         return True
 
-    async def _poll(self, scan: Scan, due_ns: int, state: _Unit, is_shared: bool) -> bool:
-        """Read the blocks of one scan and hand them on; returns whether the device was there."""
-        began_ns = self.clock.monotonic_ns()
-        is_resting = is_shared and began_ns < state.asks_at_ns
-        silent: int | None = quality.BAD_TIMEOUT if is_resting else None  # as at the last probe: nothing new is known
-        for k, block in enumerate(scan.blocks):
-            if silent is not None:
-                self.sink.fail(scan, k, silent)
+    async def _poll(self, station: _Station, due: Due, since: list[int], began_ns: int, *, is_resting: bool) -> bool:
+        """Read what is due of one device and hand it on; returns whether the device was there."""
+        sink, unit = self.sink, station.unit
+        silent = station.silence if is_resting else 0  # as at the last probe: nothing new is known
+        rests = False
+        for read in due.refused:
+            sink.fail(read, IllegalAddress.quality)
+        for read in due.reads:
+            if silent:
+                sink.fail(read, silent)
                 continue
             try:
-                payload = await self.link.read(self.units[scan.device], block)
-            except (NoAnswer, LinkDown) as error:
-                silent = error.quality  # what did not answer one block will not answer the next in time
-                self.sink.fail(scan, k, silent)
+                payload = await self.link.read(unit, read.block)
+            except (NoAnswer, LinkDown, TargetAway) as error:
+                silent = error.quality  # what did not answer one read will not answer the next in time
+                rests = not isinstance(error, LinkDown)
+                sink.fail(read, silent)
             except DriverError as error:
-                self.sink.fail(scan, k, error.quality)
+                sink.fail(read, error.quality)
             else:
-                self.sink.put(scan, k, payload)
+                sink.put(read, payload)
         ended_ns = self.clock.monotonic_ns()
-        if silent is None:
-            state.asks_at_ns, state.pause_s = 0, BACKOFF_FIRST_S
-        elif silent == quality.BAD_TIMEOUT and not is_resting:
-            state.asks_at_ns = ended_ns + round(state.pause_s * NS)
-            state.pause_s = min(2 * state.pause_s, BACKOFF_CAP_S)
-        self.counters.done += 1
-        self.sink.finish(scan, due_ns, began_ns, ended_ns)
-        return silent is None
+        if rests:
+            station.unheard(ended_ns, silent)
+        elif not silent:
+            station.heard()
+        self.counters.done += len(due.scans)
+        for scan, due_ns in zip(due.scans, since, strict=True):
+            sink.finish(scan, due_ns, began_ns, ended_ns)
+        return not silent

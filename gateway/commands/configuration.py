@@ -19,7 +19,8 @@ def check(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """Print what a gateway will ask, and what that costs."""
-    from gateway.acquire.plan import plan, report
+    from gateway.acquire.plan import plan
+    from gateway.acquire.report import report
     from gateway.model.config import ConfigError, load_gateway
 
     try:

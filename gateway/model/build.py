@@ -268,6 +268,7 @@ def _device(table: DeviceTable, meter: Profile) -> Device:
         max_bits=meter.max_bits,
         max_gap=meter.max_gap if table.max_gap is None else table.max_gap,
         enron=meter.enron,
+        side_effects=tuple(point for point in meter.points if point.name in meter.side_effects),
     )
 
 

@@ -38,7 +38,10 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A meter bound to a link and unit."""
+    """A meter bound to a link and unit.
+
+    side_effects  points of its profile that change it when they are read, whether they are tags or not
+    """
 
     name: str
     link: str
@@ -54,6 +57,7 @@ class Device:
     max_bits: int
     max_gap: int
     enron: bool
+    side_effects: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

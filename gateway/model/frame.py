@@ -20,11 +20,9 @@ DETECT_BITS: Final = {"limits": 1, "rate": 2, "frozen": 4, "ewma": 8}
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The points of one device that share a period: what one poll reads and one Frame holds.
+    """The points of one device that share a period: what one Frame holds.
 
     start, stop  rows in the TagTable
-    blocks       the reads, in order; block k of the scan is block first_block + k of the gateway
-    at           where each block's answer begins in the image
     phase_s      offset of its polls on the period's grid
     """
 
@@ -34,9 +32,24 @@ class Scan:
     phase_s: float
     start: int
     stop: int
-    blocks: tuple[Block, ...]
-    first_block: int
-    at: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One read as it is planned: what is asked, where the answer goes, and whose values it brings.
+
+    device   number of the device
+    at, end  bytes of the image that the answer fills; a bit fills a byte
+    rows     int32[r], the rows that it serves, in the order of their addresses
+    is_once  it changes the device: asked once in an interval of its scan, whatever comes back
+    """
+
+    device: int
+    block: Block
+    at: int
+    end: int
+    rows: NDArray[np.int32]
+    is_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,6 @@ class TagTable:
     scan_of: NDArray[np.int32]
     device_of: NDArray[np.int32]
     image_bytes: int
-    n_blocks: int
 
     @property
     def n(self) -> int:

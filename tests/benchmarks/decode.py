@@ -20,7 +20,7 @@ def measure(*, n_devices: int = 100, n_values: int = 62, seconds: float = 0.4, n
     rng = random.Random(43)
     blocks = [struct.pack(f">{n_values}f", *(rng.uniform(0, 1e4) for _ in range(n_values))) for _ in range(n_devices)]
     image = np.frombuffer(b"".join(blocks), np.uint8).copy()
-    good = np.zeros(table.n_blocks, np.uint32)
+    good = np.zeros(table.n, np.uint32)
     value, quality = np.full(table.n, math.nan), np.zeros(table.n, np.uint32)
     c, s = table.decode, Scratch()
     everything, one = np.arange(n_devices, dtype=np.int32), np.zeros(1, np.int32)
@@ -28,7 +28,7 @@ def measure(*, n_devices: int = 100, n_values: int = 62, seconds: float = 0.4, n
     def kernel(ready: np.ndarray) -> None:
         decode(
             ready, table.scan_start, table.scan_stop, image, good,
-            c.at, c.code, c.size, c.order, c.bit, c.block,
+            c.at, c.code, c.size, c.order, c.bit,
             c.scale, c.divisor, c.offset, c.low, c.high, c.sentinel, c.first,
             s.u8, s.i8, s.f8, s.u4, s.f4, value, quality,
         )  # fmt: skip

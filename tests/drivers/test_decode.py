@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers import quality
-from drivers.blocks import Block
-from drivers.decode import Placed, Scratch, build_table, decode, decode_text
+from drivers.decode import Placed, Scratch, build_table, decode, decode_text, spread
 from drivers.points import REGISTERS, Point
 from tests.reference import decode as reference
 
@@ -19,16 +18,15 @@ VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "telegraf_modbus_de
 NUMBERS = [name for name in REGISTERS if name != "bool"]
 
 
-def run(point, payload, *, block=None, kernel=decode, block_quality=0):
-    """Return (value, quality) of one point in one block's payload."""
-    block = block or Block(3, point.address, point.n_registers)
-    table = build_table([Placed(point, 0, 0, block)])
+def run(point, payload, *, at=0, kernel=decode, reason=0):
+    """Return (value, quality) of one point that stands at a byte of an image."""
+    table = build_table([Placed(point, at)])
     value, found = np.zeros(1), np.zeros(1, np.uint32)
     one, s = np.array([0], np.int32), Scratch()
     kernel(
         one, one, np.array([1], np.int32), np.frombuffer(payload, np.uint8).copy(),
-        np.array([block_quality], np.uint32),
-        table.at, table.code, table.size, table.order, table.bit, table.block, table.scale, table.divisor, table.offset,
+        np.array([reason], np.uint32),
+        table.at, table.code, table.size, table.order, table.bit, table.scale, table.divisor, table.offset,
         table.low, table.high, table.sentinel, table.first, s.u8, s.i8, s.f8, s.u4, s.f4, value, found,
     )  # fmt: skip
     return float(value[0]), int(found[0])
@@ -81,7 +79,7 @@ def test_a_bit_inside_a_register(word, bit, order):
 @given(st.integers(0, 1999), st.binary(min_size=250, max_size=250))
 def test_coils_count_from_the_lowest_bit_of_the_first_byte(i, payload):
     point = Point("x", "coil", i, "bool")
-    assert run(point, payload, block=Block(1, 0, 2000, 0))[0] == payload[i // 8] >> i % 8 & 1
+    assert run(point, spread(payload, 2000), at=i)[0] == payload[i // 8] >> i % 8 & 1
 
 
 def test_a_sentinel_is_bad_in_its_signed_and_its_unsigned_spelling():
@@ -106,8 +104,8 @@ def test_a_value_outside_its_range_is_uncertain_and_still_there():
     assert run(point, wire([100])) == (100.0, quality.GOOD)
 
 
-def test_a_block_without_an_answer_gives_its_quality_and_no_number():
-    value, found = run(Point("x", "holding", 0, "uint16"), wire([5]), block_quality=quality.BAD_TIMEOUT)
+def test_a_row_without_an_answer_gives_its_quality_and_no_number():
+    value, found = run(Point("x", "holding", 0, "uint16"), wire([5]), reason=quality.BAD_TIMEOUT)
     assert math.isnan(value)
     assert found == quality.BAD_TIMEOUT
 
@@ -120,13 +118,13 @@ def test_a_power_of_ten_is_a_division_so_decimals_stay_decimal():
 def test_an_enron_item_takes_one_address_and_four_bytes():
     point = Point("x", "holding", 7003, "float32")
     payload = bytes(8) + bytes.fromhex("42f6e979")
-    assert run(point, payload, block=Block(3, 7001, 3, 4))[0] == pytest.approx(123.456, rel=1e-6)
+    assert run(point, payload, at=8)[0] == pytest.approx(123.456, rel=1e-6)
 
 
 def test_a_wrong_dtype_is_refused_and_not_recompiled():
     one, s = np.array([0], np.int32), Scratch()
     with pytest.raises(TypeError):
-        decode(one, one, one, np.zeros(2, np.int8), *[one] * 20, s.u8)
+        decode(one, one, one, np.zeros(2, np.int8), *[one] * 19, s.u8)
 
 
 DELIBERATE = {
@@ -172,5 +170,4 @@ def test_coil_vectors_of_telegraf():
         write = case["write"] if isinstance(case["write"], int) else case["write"][0]
         payload = bytes([write << case["address"] % 8])
         point = Point("x", "coil", case["address"], "bool")
-        block = Block(1, case["address"] - case["address"] % 8, 8, 0)
-        assert run(point, payload, block=block)[0] == float(case["expected"]), case["name"]
+        assert run(point, spread(payload, 8), at=case["address"] % 8)[0] == float(case["expected"]), case["name"]

@@ -5,6 +5,8 @@ from dataclasses import replace
 from drivers.blocks import MAX_BITS, MAX_REGISTERS
 from drivers.link import LinkSpec
 from drivers.points import Point
+from gateway.acquire.cover import Rules, cover, merged
+from gateway.acquire.space import limit_of, spot_of
 from gateway.model.build import DEFAULT_DETECT
 from gateway.model.corridor import Device, GatewaySpec, MqttSpec, Tag
 
@@ -39,3 +41,16 @@ def gateway(devices, *, links=None, **fields):
         None, tuple(made), tuple(devices),
     )  # fmt: skip
     return replace(base, **fields)
+
+
+def blocks(of, points, cost):
+    """Return the cheapest reads of some points of a device, texts too."""
+    out, spaces = [], {}
+    for spot in sorted((spot_of(of, point) for point in points), key=lambda s: (s.space, s.start, s.end)):
+        spaces.setdefault(spot.space, []).append(spot)
+    for space, spots in spaces.items():
+        spans = tuple((spot.start, spot.end) for spot in spots)
+        rules = Rules(limit_of(space, of.max_registers, of.max_bits), of.max_gap, merged(spans))
+        for i, j in cover(spans, space, rules, cost):
+            out.append(spots[i].block(max(spot.end for spot in spots[i:j])))
+    return out

@@ -19,7 +19,7 @@ def texts(scans=3, rows=5, decimals=(1, -1, -2, 0, 3)):
 
 def scan(number, rows=5):
     """Return a scan with so many rows."""
-    return Scan(number, number, 1.0, 0.0, number * rows, (number + 1) * rows, (), number, ())
+    return Scan(number, number, 1.0, 0.0, number * rows, (number + 1) * rows)
 
 
 def frame(seq, number=0, rows=5, seed=None):

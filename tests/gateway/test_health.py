@@ -27,12 +27,12 @@ class Link:
 
 
 def found():
-    table = plan(build.gateway([build.device("d", [build.tag(p) for p in build.registers(3)])])).table
+    made = plan(build.gateway([build.device("d", [build.tag(p) for p in build.registers(3)])]))
     polls = {"a": PollCounters(10, 8, 1, 2), "b": PollCounters(5, 5, 0, 0)}
     spool = MemorySpool(1000, "c", ())
-    links = {link.name: Link() for link in table.spec.links}
+    links = {link.name: Link() for link in made.spec.links}
     return health.report(
-        table, links, polls, spool, DeliveryCounters(9, 8, 1), used={"bus0": 0.25}, events_dropped=0, now_ns=17
+        made, links, polls, spool, DeliveryCounters(9, 8, 1), used={"bus0": 0.25}, events_dropped=0, now_ns=17
     )
 
 

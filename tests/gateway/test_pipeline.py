@@ -36,30 +36,31 @@ class Lane:
 
 
 class Rig:
-    """A pipeline of two devices with two blocks each."""
+    """A pipeline of two devices with two reads each."""
 
     def __init__(self, folder, settings=None):
         usual = {"limits": (build.NAN, build.NAN, 100.0, build.NAN), "priority": 2}
         flow = build.tag(POINTS[0], **{**usual, **(settings or {})})
         tags = [flow, build.tag(POINTS[1]), build.tag(POINTS[2])]
         devices = [build.device("a", tags, unit=1), build.device("b", tags, unit=2)]
-        self.table = plan(build.gateway(devices)).table
+        made = plan(build.gateway(devices))
+        self.table, self.reads = made.table, [one.due(one.all_scans).reads for one in made.devices]
         self.clock = FakeClock()
         self.spool = MemorySpool(1_000_000, "c", scan_texts(self.table))
         self.engine, self.journal, self.lane = AlarmEngine(self.table), Journal(folder), Lane()
         self.pipeline = Pipeline(self.table, self.spool, self.engine, self.journal, self.lane, self.clock)
 
     def put(self, number=0, flow=50.0, level=100, state=1, fail=None):
-        """One poll of a device; fail: {block: quality}."""
+        """One poll of a device; fail: {number of the read: quality}."""
         import struct
 
         scan = self.table.scans[number]
         payloads = [struct.pack(">fh", flow, level), struct.pack(">H", state)]
-        for k, payload in enumerate(payloads):
+        for k, (read, payload) in enumerate(zip(self.reads[number], payloads, strict=True)):
             if fail and k in fail:
-                self.pipeline.fail(scan, k, fail[k])
+                self.pipeline.fail(read, fail[k])
             else:
-                self.pipeline.put(scan, k, payload)
+                self.pipeline.put(read, payload)
         began = self.clock.monotonic_ns()
         self.clock.now_ns += 10 * MS
         self.pipeline.finish(scan, began - 3 * MS, began, self.clock.monotonic_ns())
@@ -100,7 +101,7 @@ async def test_frames_of_one_turn_are_numbered_stamped_and_sent_together(rig):
     assert rig.events() == []  # a first good value is what everybody expects
 
 
-async def test_a_failed_block_is_bad_alone_and_has_no_field(rig):
+async def test_a_failed_read_is_bad_alone_and_has_no_field(rig):
     rig.put(fail={1: quality.BAD_CONFIGURATION_ERROR})
     await rig.turn()
     (frame,) = rig.frames()
@@ -234,3 +235,48 @@ async def test_an_alarm_that_left_the_configuration_has_a_last_event(tmp_path):
     (event,) = again.events()
     assert (event.kind, event.device, event.tag, event.reason) == ("alarm", "a", "flow", "high:removed")
     assert again.engine.standing() == []
+
+
+async def test_any_read_fits_the_image_whatever_was_planned(tmp_path):
+    """Halves, single tags, merged scans: an answer has its place by its address."""
+    points = [*build.registers(6), Point("c", "coil", 3, "bool"), Point("e", "coil", 14, "bool")]
+    tags = [build.tag(p, period_s=2.0 if i % 2 else 1.0) for i, p in enumerate(points)]
+    made = plan(build.gateway([build.device("a", tags, max_gap=20)]))
+    spool = MemorySpool(1_000_000, "c", scan_texts(made.table))
+    clock = FakeClock()
+    pipeline = Pipeline(made.table, spool, AlarmEngine(made.table), Journal(tmp_path), Lane(), clock)
+    (one,) = made.devices
+    by_name = {tag.name: row for row, tag in enumerate(made.table.tags)}
+    fast, slow = made.table.scans
+    merged = one.due(one.all_scans)
+    assert [(r.block.function, r.block.start, r.block.count) for r in merged.reads] == [(1, 3, 12), (3, 0, 6)]
+    pipeline.put(merged.reads[0], bytes([0b0000_0001, 0b0000_1000]))
+    pipeline.put(merged.reads[1], bytes(range(12)))
+    pipeline.finish(fast, 0, 0, 10)
+    pipeline.finish(slow, 0, 0, 10)
+    await asyncio.sleep(0)
+    value = {name: float(pipeline._value[row]) for name, row in by_name.items()}
+    assert value == {**{f"v{i}": float(2 * i * 256 + 2 * i + 1) for i in range(6)}, "c": 1.0, "e": 1.0}
+    (alone,) = [r for r in one.due(1).reads if r.block.function == 3]
+    assert (alone.block.start, alone.block.count) == (0, 5)
+    pipeline.put(alone, bytes(10))
+    pipeline.finish(fast, 0, 0, 10)
+    await asyncio.sleep(0)
+    assert [float(pipeline._value[by_name[f"v{i}"]]) for i in (0, 1, 2, 4)] == [0.0, 515.0, 0.0, 0.0]  # v1 is not due
+
+
+async def test_what_a_read_failed_is_good_again_once_another_read_brings_it(rig):
+    rig.put(fail={0: quality.BAD_TIMEOUT, 1: quality.BAD_CONFIGURATION_ERROR})
+    await rig.turn()
+    rig.put()
+    await rig.turn()
+    rig.put(fail={1: quality.BAD_CONFIGURATION_ERROR})
+    await rig.turn()
+    assert [list(map(bool, frame.quality)) for frame in rig.frames()] == [[True] * 3, [False] * 3, [False, False, True]]
+
+
+async def test_a_second_answer_in_one_turn_waits_for_the_frame_of_the_first(rig):
+    rig.put(flow=1.0)
+    rig.put(flow=2.0)
+    await rig.turn()
+    assert [frame.value[0] for frame in rig.frames()] == [1.0, 2.0]

@@ -13,7 +13,7 @@ from drivers.link import LinkCounters, LinkSpec, SerialLine
 from drivers.modbus import open_link
 from drivers.modbus.framing import MbapFraming
 from drivers.points import Point
-from gateway.acquire.plan import blocks_of, request_s
+from gateway.acquire.cost import cost_of
 from gateway.model.config import check
 from tests.drivers.modbus.test_link import frame, link, registers, server
 from tests.gateway import build
@@ -153,9 +153,7 @@ def test_endpoints_are_taken_or_refused(tmp_path):
 def test_groupings_cost_no_more_than_theirs():
     """One request per field is a strategy that we do not offer: nobody needs more requests than it takes."""
     spec = LinkSpec("l", "rtu", path="/dev/ttyUSB0", serial=SerialLine(9600, 8, "E", 1))
-
-    def cost(count, item_bytes=2):
-        return request_s(spec, count, item_bytes)
+    cost = cost_of(spec)
 
     widths = {1: "uint16", 2: "uint32", 4: "uint64"}
     for case in vectors("telegraf_modbus_dev.json", "grouping"):
@@ -166,13 +164,13 @@ def test_groupings_cost_no_more_than_theirs():
             for i in range(each["count"])
         ]
         limit = case.get("max_registers") or 125
-        found = blocks_of(build.device("d", [], max_registers=limit, max_gap=125), points, cost)
+        found = build.blocks(build.device("d", [], max_registers=limit, max_gap=125), points, cost)
         assert all(block.count <= limit for block in found), case["name"]
         for point in points:
             end = point.address + point.n_registers
             assert any(b.start <= point.address and end <= b.start + b.count for b in found), case["name"]
         if "expected" in case:
-            theirs = sum(cost(group["length"]) for group in case["expected"])
-            assert sum(cost(block.count) for block in found) <= theirs + 1e-9, case["name"]
+            theirs = sum(cost.of(group["length"], 2) for group in case["expected"])
+            assert sum(map(cost.read_s, found)) <= theirs + 1e-9, case["name"]
         else:
             assert len(found) <= case["expected_request_count"], case["name"]

@@ -7,7 +7,7 @@ from collections import Counter
 
 from drivers import quality
 from drivers.blocks import Block
-from drivers.errors import IllegalAddress, LinkDown, NoAnswer
+from drivers.errors import DeviceException, LinkDown, NoAnswer, TargetAway
 from drivers.link import LinkCounters
 from drivers.points import Point
 from gateway.acquire.plan import plan
@@ -23,10 +23,11 @@ class Bus:
 
     def __init__(self, clock, delay_s=0.01):
         self.clock, self.delay_s, self.faults, self.asked = clock, delay_s, {}, Counter()
-        self.state, self.counters = "up", LinkCounters()
+        self.state, self.counters, self.blocks = "up", LinkCounters(), []
 
     async def read(self, unit, block):
         self.asked[unit] += 1
+        self.blocks.append((self.clock.monotonic_ns(), block))
         fault = self.faults.get(unit)
         wait_s = 1.0 if isinstance(fault, NoAnswer) else self.delay_s
         await self.clock.sleep_until(self.clock.monotonic_ns() + round(wait_s * SECOND))
@@ -44,19 +45,20 @@ class Tray:
     """Takes what a poller hands on."""
 
     def __init__(self):
-        self.frames, self.failed, self.payloads, self.strings = [], [], [], {}
+        self.frames, self.failed, self.payloads, self.strings, self.scans = [], [], [], {}, []
 
-    def put(self, scan, k, payload):
-        self.payloads.append((scan.number, k, payload))
+    def put(self, read, payload):
+        self.payloads.append((read.device, read.block.start, payload))
 
-    def fail(self, scan, k, found):
-        self.failed.append((scan.number, k, found))
+    def fail(self, read, found):
+        self.failed.append((read.device, read.block.start, found))
 
     def identify(self, device, name, text):
         self.strings[name] = text
 
     def finish(self, scan, due_ns, began_ns, ended_ns):
         self.frames.append((scan.device, due_ns, began_ns, ended_ns))
+        self.scans.append((scan.period_s, due_ns))
 
 
 @contextlib.asynccontextmanager
@@ -64,8 +66,7 @@ async def polling(devices, identities=()):
     clock = FakeClock()
     made = plan(build.gateway(devices))
     bus, tray = Bus(clock), Tray()
-    units = {i: d.unit for i, d in enumerate(made.spec.devices)}
-    poller = Poller(bus, made.table.scans, identities, units, tray, clock)
+    poller = Poller(bus, made.devices, identities, tray, clock)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(poller.run(clock.monotonic_ns()))
         yield clock, bus, tray, poller
@@ -131,23 +132,23 @@ async def test_a_lost_link_backs_nobody_off():
     assert len(before) == 5
 
 
-async def test_an_exception_to_one_block_leaves_the_others():
+async def test_an_exception_to_one_read_leaves_the_others():
     tags = [
         build.tag(p) for p in (*build.registers(2), *[Point(f"w{i}", "holding", 50 + i, "uint16") for i in range(2)])
     ]
 
     def refuse(block):
         if block.start == 50:
-            raise IllegalAddress(2)
+            raise DeviceException(4)
 
     async with polling([build.device("d", tags)]) as (clock, bus, tray, _poller):
         bus.faults[1] = refuse
         await clock.advance(3.5)
-    assert {(k, q) for _, k, q in tray.failed} == {(1, quality.BAD_CONFIGURATION_ERROR)}
-    assert {k for _, k, _ in tray.payloads} == {0}
+    assert {(start, q) for _, start, q in tray.failed} == {(50, quality.BAD_DEVICE_FAILURE)}
+    assert {start for _, start, _ in tray.payloads} == {0}
 
 
-async def test_silence_fails_every_block_of_the_scan_after_one_timeout():
+async def test_silence_fails_every_read_of_the_scan_after_one_timeout():
     tags = [
         build.tag(p) for p in (*build.registers(2), *[Point(f"w{i}", "holding", 50 + i, "uint16") for i in range(2)])
     ]
@@ -155,7 +156,7 @@ async def test_silence_fails_every_block_of_the_scan_after_one_timeout():
         bus.faults[1] = NoAnswer()
         await clock.advance(1.5)
     assert bus.asked[1] == 2  # the second poll is on its way
-    assert [(k, q) for _, k, q in tray.failed] == [(0, quality.BAD_TIMEOUT), (1, quality.BAD_TIMEOUT)]
+    assert [(start, q) for _, start, q in tray.failed] == [(0, quality.BAD_TIMEOUT), (50, quality.BAD_TIMEOUT)]
 
 
 async def test_strings_are_read_at_start_and_once_an_hour():
@@ -191,3 +192,52 @@ async def test_strings_of_a_device_that_was_away_at_the_start_come_within_two_mi
         bus.faults.clear()
         await clock.advance(120)
     assert tray.strings == {"serial": ""}
+
+
+def two_classes(**fields):
+    tags = [build.tag(p, period_s=5.0 if i % 2 else 1.0) for i, p in enumerate(build.registers(10))]
+    return build.device("d", tags, **fields)
+
+
+async def test_scans_that_meet_are_read_together_and_each_keeps_its_grid():
+    async with polling([two_classes()]) as (clock, bus, tray, _poller):
+        await clock.advance(59.9)
+    assert Counter(block.count for _, block in bus.blocks) == {9: 48, 10: 12}
+    assert Counter(period_s for period_s, _ in tray.scans) == {1.0: 60, 5.0: 12}
+    for period_s in (1.0, 5.0):
+        due = [at for each, at in tray.scans if each == period_s]
+        assert {b - a for a, b in itertools.pairwise(due)} == {round(period_s * SECOND)}
+
+
+async def test_scans_that_meet_only_because_they_are_late_are_read_together_too():
+    tags = [build.tag(p, period_s=1.0 if i % 2 else 1.5) for i, p in enumerate(build.registers(4))]
+    async with polling([build.device("d", tags)]) as (clock, bus, _tray, _poller):
+        bus.delay_s = 0.7  # asked at 0 s until 0.7 s, at 1 s until 1.7 s, at 1.7 s with what was due at 1.5 s
+        await clock.advance(2.2)
+    began = [at // 100_000_000 for at, _ in bus.blocks]
+    assert [at - began[0] for at in began] == [0, 10, 17]
+
+
+async def test_a_unit_that_its_gateway_cannot_reach_rests_like_a_silent_one():
+    async with polling(devices(3)) as (clock, bus, tray, _poller):
+        bus.faults[2] = TargetAway(11)
+        await clock.advance(600)
+    assert bus.asked[2] <= 5 + 600 / 60
+    assert {q for device, _, q in tray.failed if device == 1} == {quality.BAD_NO_COMMUNICATION}
+    assert len([1 for device, *_ in tray.frames if device == 1]) >= 599  # its tags are told to be bad each period
+
+
+async def test_a_poll_that_is_due_already_sleeps_no_more():
+    async with polling(devices(4)) as (clock, bus, _tray, poller):
+        slept = []
+        original = clock.sleep_until
+
+        async def sleep_until(at_ns):
+            slept.append(at_ns)
+            await original(at_ns)
+
+        clock.sleep_until = sleep_until
+        bus.delay_s = 0.3
+        await clock.advance(30)
+    assert poller.counters.late > 10  # always late, so there is nothing to wait for but answers
+    assert len(slept) <= bus.asked.total() + 4

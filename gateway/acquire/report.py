@@ -1,0 +1,77 @@
+"""What `corridor plan` tells: links, requests, bytes per day, days of spool, errors."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from drivers.blocks import Block
+from gateway.acquire.device import DevicePlan, Due
+from gateway.acquire.load import load_of
+from gateway.acquire.plan import Plan
+
+BYTES_PER_VALUE: Final = 3.6  # kept by the spool at one frame per block (measured by `corridor bench spool`)
+FRAME_BYTES: Final = 12.0  # sequence number, times and uncertainty of one frame in the spool
+DAY_S: Final = 86_400
+
+
+def report(found: Plan) -> dict[str, Any]:
+    """Return the object of DESIGN section 7."""
+    table = found.table
+    per_day = sum(
+        DAY_S / scan.period_s * (FRAME_BYTES + BYTES_PER_VALUE * (scan.stop - scan.start))
+        for scan in table.scans
+        if scan.period_s
+    )
+    return {
+        "gateway": found.spec.id,
+        "devices": len(found.spec.devices),
+        "tags": table.n,
+        "links": _links(found),
+        "requests": [request for one in found.devices for request in _requests(found, one)],
+        "bytes_per_day": round(per_day),
+        "spool_days": round(found.spec.spool_max_bytes / per_day, 2) if per_day else None,
+        "errors": list(found.errors),
+    }
+
+
+def _links(found: Plan) -> list[dict[str, Any]]:
+    out = []
+    for link in found.spec.links:
+        load = load_of(link, found.devices)
+        entry = {"name": link.name, "requests_per_cycle": load.requests, "bus_time_s": round(load.bus_s, 6)}
+        out.append({**entry, "load": round(load.share, 6)})
+    return out
+
+
+def _requests(found: Plan, one: DevicePlan) -> list[dict[str, Any]]:
+    """Return every request that a device gets, once.
+
+    period_s  how often it is certain to come: the longest period of the scans that have to meet for it
+    serves    the periods of the tags whose values it brings
+    """
+    periods: dict[Block, float] = {}
+    serves: dict[Block, set[float]] = {}
+    for due in _due_sets(one):
+        period_s = max(scan.period_s for scan in due.scans)
+        for read in due.reads:
+            periods[read.block] = min(period_s, periods.get(read.block, period_s))
+            serves.setdefault(read.block, set()).update(found.table.tags[row].period_s for row in read.rows)
+    return [
+        {
+            "link": one.link.name,
+            "device": one.device.name,
+            "unit": one.device.unit,
+            "function": block.function,
+            "start": block.start,
+            "count": block.count,
+            "period_s": period_s,
+            "serves": sorted(serves[block]),
+        }
+        for block, period_s in sorted(periods.items(), key=lambda item: (item[1], item[0].function, item[0].start))
+    ]
+
+
+def _due_sets(one: DevicePlan) -> list[Due]:
+    """Return the plan of every due-set that happens; a flat-out scan is one."""
+    flat_out = [1 << i for i, scan in enumerate(one.scans) if not scan.period_s]
+    return [one.due(mask) for mask in (*flat_out, *sorted(one.rates()))]
