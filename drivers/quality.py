@@ -20,6 +20,7 @@ BAD_NOT_SUPPORTED: Final = 0x803D_0000
 BAD_CONFIGURATION_ERROR: Final = 0x8089_0000
 BAD_DEVICE_FAILURE: Final = 0x808B_0000
 BAD_SENSOR_FAILURE: Final = 0x808C_0000
+BAD_DATA_UNAVAILABLE: Final = 0x809E_0000
 
 NAMES: Final[dict[int, str]] = {
     GOOD: "Good",
@@ -32,6 +33,7 @@ NAMES: Final[dict[int, str]] = {
     BAD_CONFIGURATION_ERROR: "BadConfigurationError",
     BAD_DEVICE_FAILURE: "BadDeviceFailure",
     BAD_SENSOR_FAILURE: "BadSensorFailure",
+    BAD_DATA_UNAVAILABLE: "BadDataUnavailable",
 }
 
 

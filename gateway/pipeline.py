@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drivers.decode import Scratch, decode, spread
 from drivers.quality import BAD, BAD_NO_COMMUNICATION, BAD_TIMEOUT, BAD_WAITING_FOR_INITIAL_DATA, name_of
@@ -19,12 +20,14 @@ from gateway.detect.bank import Bank
 from gateway.model.clock import Clock
 from gateway.model.frame import Frame, Read, Scan, TagTable
 from gateway.spool.spool import Spool
+from gateway.totals import REASONS, Totals
 from gateway.wire.events import AlarmRecord, Event, EventKind
 from gateway.wire.frame_lines import LineWriter, scan_texts
 
 MS_NS: Final = 1_000_000
 REMOVED: Final = "removed"  # the step of an alarm whose limit, tag or device has left the configuration
 MISSES: Final = 2  # polls in a row without an answer before a device counts as away: one is noise on a thin link
+NO_ROWS: Final = np.zeros(0, np.int32)
 MAX_TURN: Final = 512  # frames that go through the kernels in one call; more than a turn of the loop ever brings
 
 
@@ -69,6 +72,8 @@ class Pipeline:
         self._time_ns = np.zeros(len(table.scans), np.int64)  # what the frame is stamped with
         self._steady_ns = np.zeros(len(table.scans), np.int64)  # the same on the clock that never steps, for detectors
         self._misses = [0] * len(table.scans)
+        self._now_ns = np.zeros(len(table.scans), np.int64)  # of the poll at hand
+        self._totals = Totals(table)
         self._scratch = Scratch()
         self._ready: list[tuple[Scan, int, int, int]] = []
 
@@ -120,6 +125,17 @@ class Pipeline:
             known[name] = text
             self.strings_changed()
 
+    def doubtful(self, scan: Scan, now_ns: int) -> NDArray[np.int32]:
+        """Return the rows of a scan that must be read again before it is finished: what no counter can show."""
+        if not self._totals.has(scan):
+            return NO_ROWS
+        if self._is_in_line[scan.device]:
+            self._turn()
+        ready = np.array([scan.number], np.int32)
+        self._decode(ready)
+        self._now_ns[scan.number] = now_ns
+        return self._totals.doubtful(ready, self._now_ns, self._value, self._quality)
+
     def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
         """Stamp the poll and put it in line for this turn's kernels."""
         steady_ns = (began_ns + ended_ns) // 2
@@ -142,17 +158,13 @@ class Pipeline:
             return
         taken, self._ready = self._ready, []
         table = self.table
-        columns = table.decode
         ready = np.array([scan.number for scan, *_ in taken], np.int32)
-        s = self._scratch
-        decode(
-            ready, table.scan_start, table.scan_stop, self._image, self._reason,
-            columns.at, columns.code, columns.size, columns.order, columns.bit,
-            columns.scale, columns.divisor, columns.offset, columns.low, columns.high, columns.sentinel, columns.first,
-            s.u8, s.i8, s.f8, s.u4, s.f4, self._value, self._quality,
-        )  # fmt: skip
+        self._decode(ready)
+        counted = self._totals.update(ready, self._steady_ns, self._value, self._quality)
         self._bank.update(ready, self._steady_ns, self._value, self._quality)
         seq = self.spool.next_seq
+        for row, verdict in counted:
+            self._tell_total(row, verdict, seq + [scan.number for scan, *_ in taken].index(table.scan_of[row]))
         changed = self._bank.changed(ready, self._quality, self._quality_before)
         if changed.size:
             self._tell(changed, {int(scan.number): seq + k for k, (scan, *_) in enumerate(taken)})
@@ -164,6 +176,24 @@ class Pipeline:
             self._watch(scan, seq + k)
             self._is_in_line[scan.device] = False
             self.values_read += scan.stop - scan.start
+
+    def _decode(self, ready: NDArray[np.int32]) -> None:
+        """Turn the answers of the ready scans into values and quality."""
+        table, columns, s = self.table, self.table.decode, self._scratch
+        decode(
+            ready, table.scan_start, table.scan_stop, self._image, self._reason,
+            columns.at, columns.code, columns.size, columns.order, columns.bit,
+            columns.scale, columns.divisor, columns.offset, columns.low, columns.high, columns.sentinel, columns.first,
+            s.u8, s.i8, s.f8, s.u4, s.f4, self._value, self._quality,
+        )  # fmt: skip
+
+    def _tell_total(self, row: int, verdict: int, seq: int) -> None:
+        """Tell what became of a counter's doubted sample; one that is not confirmed is told by its quality."""
+        if reason := REASONS.get(verdict):
+            name, value = self.table.tags[row].name, self._value[row]
+            time_ns = int(self._time_ns[self.table.scan_of[row]])
+            text = f"{name}: {reason}, goes on from {value:.12g}"
+            self._add(row, time_ns, seq, "quality", reason, text, raw=self._raw(row))
 
     def _tell(self, rows: np.ndarray, seq_of: dict[int, int]) -> None:
         """Turn changed rows into events and alarm transitions, and settle what is now known."""

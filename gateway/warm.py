@@ -13,6 +13,7 @@ from typing import Final
 
 KERNELS: Final = (
     "drivers.decode",
+    "gateway.totals",
     "gateway.detect.limits",
     "gateway.detect.rate",
     "gateway.detect.frozen",

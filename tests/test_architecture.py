@@ -11,7 +11,20 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("drivers/**/*.py"), *ROOT.glob("gateway/**/*.py")])
 
 # In the order in which a reading passes through them: a stage imports itself and what stands before it.
-STAGES = ["model", "wire", "acquire", "detect", "alarm", "spool", "pipeline", "deliver", "health", "command", "app"]
+STAGES = [
+    "model",
+    "wire",
+    "acquire",
+    "totals",
+    "detect",
+    "alarm",
+    "spool",
+    "pipeline",
+    "deliver",
+    "health",
+    "command",
+    "app",
+]
 
 # Processes of their own: they know the gateway only through model, wire and each other's stores.
 OUTSIDE = {
