@@ -30,6 +30,11 @@ class Block:
     is_once: bool = False
 
     @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.start + self.count
+
+    @property
     def n_bytes(self) -> int:
         """Payload bytes that the only right answer has."""
         return payload_bytes(self.count, self.item_bytes)

@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from drivers.blocks import Block
+
 Function = Literal["coil", "discrete", "input", "holding"]
 Order = Literal["big", "little"]
 Kind = Literal["gauge", "counter", "state"]
 
-READ_CODES: Final[dict[str, int]] = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
+READ_CODES: Final[dict[Function, int]] = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 
 # type name -> registers; strings are string<N bytes>
 REGISTERS: Final[dict[str, int]] = {
@@ -100,6 +102,28 @@ class Point:
     def read_code(self) -> int:
         """The Modbus function code that reads it."""
         return READ_CODES[self.function]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Hole:
+    """Registers (coils, discrete inputs) that a device does not let be read; start and count as in a request."""
+
+    function: Function
+    start: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.start + self.count
+
+    def touches(self, function: Function, start: int, end: int) -> bool:
+        """Return whether any address in [start, end) lies in it."""
+        return self.function == function and start < self.end and self.start < end
+
+    def lies_in(self, block: Block) -> bool:
+        """Return whether a read contains all of it."""
+        return READ_CODES[self.function] == block.function and block.start <= self.start and self.end <= block.end
 
 
 MAX_DECIMALS: Final = 15  # digits that a float64 always keeps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field
 
 from drivers.blocks import MAX_BITS, MAX_REGISTERS
-from drivers.points import REGISTERS, Function, Kind, Order, Point, raw_range, registers_of
+from drivers.points import REGISTERS, Function, Hole, Kind, Order, Point, raw_range, registers_of
 from drivers.toml import WRONG, FileError, Flag, Int, Name, Number, Table, judge, near, shown
 from drivers.toml import read_toml as read_toml
 
@@ -125,6 +125,19 @@ def point_faults(points: Iterable[PointModel], *, enron: bool = False) -> Iterat
                 yield f"point '{point.name}': address {point.address} + {span} registers ends beyond {MAX_ADDRESS}"
 
 
+class HoleModel(Table):
+    """The keys of one hole."""
+
+    function: Function
+    start: Int = Field(ge=0, le=MAX_ADDRESS, description="as on the wire, counted from 0")
+    count: Int = Field(ge=1, le=MAX_ADDRESS + 1)
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with its end."""
+        if self.has("start", "count") and self.start + self.count - 1 > MAX_ADDRESS:
+            yield f"start {self.start} + {self.count} ends beyond {MAX_ADDRESS}"
+
+
 ENRON_TYPES: Final = ("int32", "uint32", "float32", "bitfield32")
 
 
@@ -141,6 +154,7 @@ class ProfileModel(Table):
     max_gap: Int = Field(0, ge=0, le=MAX_REGISTERS, description="undefined registers that one read may cross")
     enron: Flag = Field(False, description="one address carries one 32-bit item")
     side_effects: tuple[str, ...] = Field((), description="points that change the device when they are read")
+    holes: list[HoleModel] = Field([], description="registers never to be read: the device refuses them")
     quirks: tuple[str, ...] = Field((), description="what an installer must know")
     points: list[PointModel] = Field(min_length=1)
 
@@ -170,6 +184,7 @@ class Profile:
     max_gap: int = 0
     enron: bool = False
     side_effects: tuple[str, ...] = ()
+    holes: tuple[Hole, ...] = ()
     quirks: tuple[str, ...] = ()
 
 
@@ -178,7 +193,9 @@ def load(path: Path) -> Profile:
     model, faults = judge(ProfileModel, read_toml(path))
     if faults:
         raise ProfileError(f"{path}: {fault.text}" for fault in faults)
-    return Profile(**{**dict(model), "name": path.stem, "points": tuple(point.point() for point in model.points)})
+    points = tuple(point.point() for point in model.points)
+    holes = tuple(Hole(**dict(hole)) for hole in model.holes)
+    return Profile(**{**dict(model), "name": path.stem, "points": points, "holes": holes})
 
 
 def find(name: str, folders: Iterable[Path] = ()) -> Profile:
@@ -227,9 +244,17 @@ def lint(profile: Profile) -> list[str]:
             notes.append(
                 f"point '{point.name}': a float32 total stops resolving 1 {point.unit or 'unit'} at 16 777 216"
             )
+        if is_in_hole(point, profile.holes, enron=profile.enron):
+            notes.append(f"point '{point.name}': lies in a hole and is never read")
         if point.unit == "device":
             notes.append(f"point '{point.name}': its unit is a setting of the device; set it in a profile of your own")
     return notes
+
+
+def is_in_hole(point: Point, holes: Iterable[Hole], *, enron: bool) -> bool:
+    """Return whether a point has a register that is never to be read."""
+    span = 1 if enron and point.type in ENRON_TYPES else point.n_registers
+    return any(hole.touches(point.function, point.address, point.address + span) for hole in holes)
 
 
 COLUMNS: Final = ("name", "function", "address", "type", "word_order", "scale", "offset", "unit", "description")
@@ -323,14 +348,23 @@ def _kind_of(name: str, type_name: str, unit: str) -> Kind:
     return "counter" if unit in _COUNTER_UNITS and not name.startswith("consumed") else "gauge"
 
 
+def export(profile: Profile, holes: Iterable[Hole], max_registers: int, max_bits: int) -> str:
+    """Return the TOML text of a profile with more holes and smaller largest reads than it had."""
+    table = asdict(profile)
+    del table["name"]
+    table["holes"] = [asdict(hole) for hole in sorted({*profile.holes, *holes})]
+    table["max_registers"] = min(profile.max_registers, max_registers)
+    table["max_bits"] = min(profile.max_bits, max_bits)
+    return dump(ProfileModel(**table))
+
+
 def dump(model: ProfileModel) -> str:
     """Return a profile as the TOML text that `load` reads back to the same profile."""
     head = model.model_dump(exclude={"points"}, exclude_defaults=True)
     lines = [f"{key} = {_toml(value)}" for key, value in head.items()]
     lines.append("points = [")
     for point in model.points:
-        given = point.model_dump(exclude_defaults=True)
-        lines.append("  {" + ", ".join(f"{key} = {_toml(value)}" for key, value in given.items()) + "},")
+        lines.append(f"  {_toml(point.model_dump(exclude_defaults=True))},")
     return "\n".join([*lines, "]", ""])
 
 
@@ -341,6 +375,8 @@ def _toml(value: object) -> str:
         return f"{value:.1f}"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     text = str(value).encode(errors="replace").decode()  # a file's name may hold bytes that are no text

@@ -92,7 +92,7 @@ class Gateway:
         finally:
             await self.spool.close()
             self._note_alarms()
-            self._commit_journal()
+            self._commit_small_files()
             for link in self.links.values():
                 await link.close()
 
@@ -100,7 +100,7 @@ class Gateway:
         """Commit the last frames and give a broker that is there the time to take them; the spool keeps the rest."""
         await self.spool.commit()
         self._note_alarms()
-        self._commit_journal()
+        self._commit_small_files()
         deadline_ns = self.clock.monotonic_ns() + round(DRAIN_S * NS)
         while self.publisher.is_connected and self.clock.monotonic_ns() < deadline_ns:
             if not self.spool.statistics().unsent and self.journal.next() is None:
@@ -129,7 +129,7 @@ class Gateway:
             await self.clock.sleep_until(due_ns)
             await self.spool.commit()
             self._note_alarms()
-            await asyncio.to_thread(self._commit_journal)
+            await asyncio.to_thread(self._commit_small_files)
             now_ns = self.clock.monotonic_ns()
             due_ns += period_ns * max(1, -(-(now_ns - due_ns) // period_ns))
 
@@ -142,11 +142,12 @@ class Gateway:
     def _alarms(self) -> bytes:
         return encode_alarms(self.clock.wall_ns(self.clock.monotonic_ns()), self.engine.standing())
 
-    def _commit_journal(self) -> None:
-        try:
-            self.journal.commit()
-        except OSError as error:
-            log.debug("journal: %s", error)  # the spool on the same disk has told it already
+    def _commit_small_files(self) -> None:
+        for commit in (self.journal.commit, self.plan.memory.commit):
+            try:
+                commit()
+            except OSError as error:
+                log.debug("%s", error)  # the spool on the same disk has told it already
 
     async def _deliver(self) -> None:
         hold_s = self.spec.clock_hold_s

@@ -34,7 +34,7 @@ def test_every_command_is_in_the_readme_and_the_readme_names_no_other():
     table = re.search(r"## Commands\n(.*?)\nExit codes", README, re.S).group(1)
     for row in table.splitlines():
         named |= set(re.findall(r"`([a-z]+)`", row.split("|")[1])) if row.startswith("| `corridor") else set()
-    actions = {"list", "show", "lint", "import", "verify"}
+    actions = {"list", "show", "lint", "import", "export", "verify"}
     assert set(commands()) <= named
     assert named - actions <= set(commands())
 

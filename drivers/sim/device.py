@@ -10,7 +10,7 @@ from typing import Final
 from drivers.blocks import BITS_PER_BYTE, MAX_BITS, MAX_REGISTERS
 from drivers.encode import Codec, codec
 from drivers.link import LinkSpec
-from drivers.points import READ_CODES, Point
+from drivers.points import READ_CODES, Hole, Point
 from drivers.profile import ENRON_TYPES
 
 ILLEGAL_FUNCTION: Final = 1
@@ -27,6 +27,7 @@ class MeterSpec:
 
     points   numeric and string points
     max_gap  undefined registers that one read may cross; they read as 0
+    holes    registers that it refuses, points or not
     """
 
     name: str
@@ -42,6 +43,7 @@ class MeterSpec:
     site: str = ""
     max_bits: int = MAX_BITS
     max_gap: int = 0
+    holes: tuple[Hole, ...] = ()
 
 
 Value = float | str | None
@@ -126,6 +128,8 @@ class Meter:
                 return ILLEGAL_VALUE
             widths = _widths(self._points[function], enron=spec.enron)
         if end > N_ADDRESSES or not _is_defined(widths, start, end, spec.max_gap):
+            return ILLEGAL_ADDRESS
+        if any(READ_CODES[hole.function] == function and start < hole.end and hole.start < end for hole in spec.holes):
             return ILLEGAL_ADDRESS
         used = {widths[address] for address in range(start, end) if address in widths}
         if len(used) > 1:

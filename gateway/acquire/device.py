@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
@@ -12,8 +12,10 @@ from typing import Final
 import numpy as np
 
 from drivers.link import LinkSpec
+from drivers.points import READ_CODES, Hole
 from gateway.acquire.cost import cost_of
 from gateway.acquire.cover import Rules, cover, merged
+from gateway.acquire.memory import Learnt, Memory
 from gateway.acquire.space import Shore, Space, Spot, limit_of, spot_of, width_of
 from gateway.model.clock import NS
 from gateway.model.corridor import Device
@@ -27,11 +29,13 @@ MAX_KEPT: Final = 256  # due-sets kept: more only happen to a device of many per
 class Due:
     """Scans of one device that fall due together, and how they are read: one optimal plan over all their points.
 
+    mask     which of the device's scans they are, a bit each
     reads    what is asked, in this order; those with side effects last
     refused  what would be refused: not asked, but its tags keep that quality
     bus_s    bus time of the reads
     """
 
+    mask: int
     scans: tuple[Scan, ...]
     reads: tuple[Read, ...]
     refused: tuple[Read, ...]
@@ -39,10 +43,20 @@ class Due:
 
 
 class DevicePlan:
-    """What one device is asked; a due-set is a bit mask over `scans`, and planned when it is first needed."""
+    """What one device is asked; a due-set is a bit mask over `scans`, and planned when it is first needed.
+
+    learnt  what the device has taught, as it stands in the memory; every plan heeds it
+    """
 
     def __init__(
-        self, number: int, device: Device, link: LinkSpec, scans: Sequence[Scan], spots: Sequence[Spot], shore: Shore
+        self,
+        number: int,
+        device: Device,
+        link: LinkSpec,
+        scans: Sequence[Scan],
+        spots: Sequence[Spot],
+        shore: Shore,
+        memory: Memory,
     ) -> None:
         self.number = number
         self.device = device
@@ -51,20 +65,47 @@ class DevicePlan:
         self.all_scans = (1 << len(scans)) - 1
         self._spots = sorted(spots, key=lambda s: (s.space, s.start, s.end))
         self._shore = shore
+        self._memory = memory
         self._once = {spot_of(device, point).place for point in device.side_effects}
+        self._spot_of_row = {spot.row: spot for spot in spots}
         self._dues: dict[int, Due] = {}
-        self._rules: dict[Space, Rules] = {}
-        self._learn()
+        self._renew()
+        memory.on_change(device.name, self._renew)
 
-    def _learn(self) -> None:
-        """Work out the rules of every space, and forget the plans made under other ones."""
+    def _renew(self) -> None:
+        """Take what is known of the device now, and forget the plans made without it."""
         self._dues.clear()
-        self.cost = cost_of(self.link)
+        self.learnt = self._memory.of(self.device.name)
+        self.cost = cost_of(self.link, self.learnt.turnaround_s)
+        self._rules = self._rules_for(self.learnt)
+
+    def _rules_for(self, learnt: Learnt) -> dict[Space, Rules]:
+        device, out = self.device, {}
+        max_registers = min(device.max_registers, learnt.max_registers or device.max_registers)
+        max_bits = min(device.max_bits, learnt.max_bits or device.max_bits)
         for space, members in groupby(self._spots, lambda s: s.space):
             closed = [span for of, span in self._once if of == space]
+            closed += [(hole.start, hole.end) for hole in device.holes if READ_CODES[hole.function] == space[0]]
+            refused = tuple((hole.start, hole.end) for hole in learnt.refused if READ_CODES[hole.function] == space[0])
             defined = merged((s.start, s.end) for s in members)
-            limit = limit_of(space, self.device.max_registers, self.device.max_bits)
-            self._rules[space] = Rules(limit, self.device.max_gap, defined, merged(closed))
+            limit = limit_of(space, max_registers, max_bits)
+            out[space] = Rules(limit, device.max_gap, defined, merged(closed), refused)
+        return out
+
+    def learn(self, learnt: Learnt) -> None:
+        """Keep what the device has taught; the next plan heeds it."""
+        self._memory.keep(self.device.name, learnt)
+
+    def holes(self) -> list[Hole]:
+        """Return the registers that the device has refused, for its profile: those of tags that it answers are none."""
+        good = {row for read in self.due(self.all_scans).reads for row in read.rows}
+        spots = [spot for spot in self._spots if spot.row in good]
+        out = []
+        for hole in self.learnt.refused:
+            mine = [s for s in spots if s.space[0] == READ_CODES[hole.function]]
+            free = [a for a in range(hole.start, hole.end) if not any(s.start <= a < s.end for s in mine)]
+            out += [Hole(hole.function, a, b - a) for a, b in merged((a, a + 1) for a in free)]
+        return out
 
     def due(self, mask: int) -> Due:
         """Return the plan of the scans in a mask."""
@@ -72,8 +113,28 @@ class DevicePlan:
         if found is None:
             if len(self._dues) >= MAX_KEPT:
                 self._dues.clear()
-            found = self._dues[mask] = self._plan(mask)
+            found = self._dues[mask] = self._plan(mask, self._rules)
         return found
+
+    def due_with(self, learnt: Learnt) -> Due:
+        """Return the plan of all scans together if only this were known."""
+        return self._plan(self.all_scans, self._rules_for(learnt))
+
+    def halves(self, read: Read) -> tuple[Read, ...]:
+        """Return a read as two, each of half its tags; none where all its tags are of the same registers."""
+        spots = [self._spot_of_row[int(row)] for row in read.rows]
+        places = list(dict.fromkeys(spot.place for spot in spots))
+        if len(places) < 2:
+            return ()
+        left = set(places[: len(places) // 2])
+        return (
+            self.read_of([spot for spot in spots if spot.place in left]),
+            self.read_of([spot for spot in spots if spot.place not in left]),
+        )
+
+    def ends(self, read: Read) -> list[int]:
+        """Return the addresses at which a tag of a read ends, ascending."""
+        return sorted({self._spot_of_row[int(row)].end for row in read.rows})
 
     def rates(self) -> dict[int, float]:
         """Return how often each due-set happens, 1/s; sets of scans with a period above 0 only.
@@ -95,13 +156,13 @@ class DevicePlan:
     def _periods_ns(self, mask: int) -> Iterable[int]:
         return (round(scan.period_s * NS) for i, scan in enumerate(self.scans) if mask >> i & 1)
 
-    def _plan(self, mask: int) -> Due:
+    def _plan(self, mask: int, all_rules: Mapping[Space, Rules]) -> Due:
         spots = [spot for spot in self._spots if mask >> spot.scan & 1]
         once = [spot for spot in spots if spot.place in self._once]
         reads: list[Read] = []
         refused: list[Read] = []
         for space, members in groupby(spots, lambda s: s.space):
-            rules = self._rules[space]
+            rules = all_rules[space]
             rest = [spot for spot in members if spot.place not in self._once]
             asked = [spot for spot in rest if rules.may_read(spot.start, spot.end)]
             reads += self._cheapest(space, asked, rules)
@@ -109,7 +170,7 @@ class DevicePlan:
         for _, same in groupby(once, lambda s: s.place):
             reads.append(self.read_of(list(same), is_once=True))
         scans = tuple(scan for i, scan in enumerate(self.scans) if mask >> i & 1)
-        return Due(scans, tuple(reads), tuple(refused), sum(self.cost.read_s(read.block) for read in reads))
+        return Due(mask, scans, tuple(reads), tuple(refused), sum(self.cost.read_s(read.block) for read in reads))
 
     def _cheapest(self, space: Space, spots: Sequence[Spot], rules: Rules) -> list[Read]:
         if not spots:

@@ -14,6 +14,7 @@ from drivers.decode import Placed, build_table
 from drivers.points import Point, decimals_of
 from gateway.acquire.device import DevicePlan
 from gateway.acquire.load import overloads
+from gateway.acquire.memory import Memory
 from gateway.acquire.space import Shore, Spot, spot_of
 from gateway.model.clock import NS
 from gateway.model.corridor import Device, GatewaySpec, Tag
@@ -24,10 +25,11 @@ MAX_TICKS: Final = 1000  # polls of one scan that are looked at between two comm
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the gateway will do: the table, and for each device what it is asked."""
+    """What the gateway will do: the table, and for each device what it is asked; the memory goes on learning."""
 
     table: TagTable
     devices: tuple[DevicePlan, ...]
+    memory: Memory
     errors: tuple[str, ...]
 
     @property
@@ -40,8 +42,12 @@ class Plan:
         return [one for one in self.devices if one.link.name == name]
 
 
-def plan(spec: GatewaySpec) -> Plan:
-    """Return the plan of a specification; what cannot work is told in `errors`, not raised."""
+def plan(spec: GatewaySpec, memory: Memory | None = None) -> Plan:
+    """Return the plan of a specification; what cannot work is told in `errors`, not raised.
+
+    memory  of what the devices have taught, of this specification; without it nothing is known
+    """
+    memory = memory or Memory(spec)
     links = {link.name: link for link in spec.links}
     scans: list[Scan] = []
     rows: list[Placed] = []
@@ -62,9 +68,9 @@ def plan(spec: GatewaySpec) -> Plan:
                 tags.append(tag)
             own.append(Scan(len(scans) + i, number, period_s, phase_s, start, len(rows)))
         scans += own
-        devices.append(DevicePlan(number, device, links[device.link], own, spots, shore))
+        devices.append(DevicePlan(number, device, links[device.link], own, spots, shore, memory))
     table = _table(spec, tuple(tags), tuple(scans), rows, image)
-    return Plan(table, tuple(devices), tuple(_errors(spec, devices)))
+    return Plan(table, tuple(devices), memory, tuple(_errors(spec, devices)))
 
 
 def _order(device: Device, tag: Tag) -> tuple[object, ...]:

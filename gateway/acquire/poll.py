@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from drivers import quality
 from drivers.blocks import Block
@@ -14,12 +14,16 @@ from drivers.errors import DriverError, IllegalAddress, LinkDown, NoAnswer, Targ
 from drivers.link import Link
 from drivers.points import Point
 from gateway.acquire.device import DevicePlan, Due
+from gateway.acquire.probe import Probes
+from gateway.acquire.sink import Sink
+from gateway.acquire.surgery import Surgery
 from gateway.model.clock import NS, Clock
-from gateway.model.frame import Read, Scan
+from gateway.model.frame import Read
 
 BACKOFF_FIRST_S: Final = 5.0  # DESIGN section 2: a dead unit on a shared bus is probed at 5 s, doubling to 60 s
 BACKOFF_CAP_S: Final = 60.0
 FLAT_OUT_REST_NS: Final = NS  # period 0 and nobody there: one attempt a second, as the link dials
+FRUITLESS_NS: Final = 60 * NS  # as the longest back-off: a device that refuses whatever it is asked
 IDENTITY_PERIOD_NS: Final = 3600 * NS  # strings are read at start and once an hour
 IDENTITY_RETRY_NS: Final = 60 * NS  # of a device that was away: as often as the longest back-off
 
@@ -32,26 +36,6 @@ class PollCounters:
     done: int = 0
     late: int = 0
     skipped: int = 0
-
-
-class Sink(Protocol):
-    """What takes the answers of one poll: the pipeline."""
-
-    def put(self, read: Read, payload: bytes) -> None:
-        """Take the answer of a read."""
-        ...
-
-    def fail(self, read: Read, quality: int) -> None:
-        """Take note that a read has no answer, and what its tags become."""
-        ...
-
-    def identify(self, device: int, name: str, text: str) -> None:
-        """Take a string that a device told of itself."""
-        ...
-
-    def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
-        """The poll is complete; monotonic ns of when it was due, of the first request and of the last answer."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +54,12 @@ class _Station:
     slots       when each scan is due next, monotonic ns
     asks_at_ns  until then it rests, as a dead unit on a shared bus; `pause_s` is how long it would rest next
     silence     the quality of its tags meanwhile
+    divides_at_ns  until then a device that answers nothing keeps its refused reads whole
     """
 
-    __slots__ = ("asks_at_ns", "pause_s", "periods_ns", "plan", "silence", "slots", "unit")
+    __slots__ = (
+        "asks_at_ns", "divides_at_ns", "pause_s", "periods_ns", "plan", "probes", "silence", "slots", "unit",
+    )  # fmt: skip
 
     def __init__(self, plan: DevicePlan, origin_ns: int) -> None:
         self.plan = plan
@@ -82,6 +69,8 @@ class _Station:
         self.asks_at_ns = 0
         self.pause_s = BACKOFF_FIRST_S
         self.silence = quality.BAD_TIMEOUT
+        self.divides_at_ns = 0
+        self.probes = Probes(plan, origin_ns)
 
     def take(self, now_ns: int, counters: PollCounters) -> tuple[int, list[int]]:
         """Return the mask of the scans that are due, and since when; a poll a whole period late is skipped."""
@@ -164,6 +153,8 @@ class Poller:
             answered = await self._poll(station, station.plan.due(mask), since, now_ns, is_resting=is_resting)
             if not answered:
                 station.rest_flat_out(now_ns + FLAT_OUT_REST_NS)
+            elif station.probes.is_due(now_ns):
+                await self._probe(station)
             heapq.heapreplace(grid, (min(station.slots), i))
 
     async def _identify(self, identity: Identity, station: _Station | None) -> bool:
@@ -185,6 +176,8 @@ class Poller:
         sink, unit = self.sink, station.unit
         silent = station.silence if is_resting else 0  # as at the last probe: nothing new is known
         rests = False
+        good: list[Read] = []
+        refused: list[tuple[Read, int]] = []
         for read in due.refused:
             sink.fail(read, IllegalAddress.quality)
         for read in due.reads:
@@ -199,8 +192,13 @@ class Poller:
                 sink.fail(read, silent)
             except DriverError as error:
                 sink.fail(read, error.quality)
+                if isinstance(error, IllegalAddress) and not read.is_once:
+                    refused.append((read, error.code))
             else:
                 sink.put(read, payload)
+                good.append(read)
+        if refused and not silent and (good or began_ns >= station.divides_at_ns):
+            silent = await self._operate(station, due, refused, good)
         ended_ns = self.clock.monotonic_ns()
         if rests:
             station.unheard(ended_ns, silent)
@@ -210,3 +208,25 @@ class Poller:
         for scan, due_ns in zip(due.scans, since, strict=True):
             sink.finish(scan, due_ns, began_ns, ended_ns)
         return not silent
+
+    async def _operate(self, station: _Station, due: Due, refused: list[tuple[Read, int]], good: list[Read]) -> int:
+        """Bring what can be brought of refused reads; returns the quality of the silence that came between, 0 if none.
+
+        A device that answers nothing whatever is asked is left whole for a while: dividing costs two requests a tag.
+        """
+        surgery = Surgery(self.link, station.plan, self.sink, good)
+        await surgery.operate(due, refused)
+        if not surgery.has_answers:
+            station.divides_at_ns = self.clock.monotonic_ns() + FRUITLESS_NS
+        return surgery.silent
+
+    async def _probe(self, station: _Station) -> None:
+        """Put one learnt fact to the test; what is answered is forgotten, and the next plan asks it."""
+        fact = station.probes.take(self.clock.monotonic_ns())
+        if fact is None:
+            return
+        try:
+            await self.link.read(station.unit, fact.block)
+        except DriverError:
+            return
+        station.plan.learn(fact.without)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from drivers.blocks import Block
 from gateway.acquire.device import DevicePlan, Due
 from gateway.acquire.load import load_of
+from gateway.acquire.memory import NOTHING
 from gateway.acquire.plan import Plan
 
 BYTES_PER_VALUE: Final = 3.6  # kept by the spool at one frame per block (measured by `corridor bench spool`)
@@ -30,6 +31,7 @@ def report(found: Plan) -> dict[str, Any]:
         "requests": [request for one in found.devices for request in _requests(found, one)],
         "bytes_per_day": round(per_day),
         "spool_days": round(found.spec.spool_max_bytes / per_day, 2) if per_day else None,
+        "learnt": [_learnt(found, one) for one in found.devices if one.learnt != NOTHING],
         "errors": list(found.errors),
     }
 
@@ -69,6 +71,18 @@ def _requests(found: Plan, one: DevicePlan) -> list[dict[str, Any]]:
         }
         for block, period_s in sorted(periods.items(), key=lambda item: (item[1], item[0].function, item[0].start))
     ]
+
+
+def _learnt(found: Plan, one: DevicePlan) -> dict[str, Any]:
+    """Return what a device has taught; `tags` are those that are not asked because of these registers."""
+    refused = one.due(one.all_scans).refused
+    holes = []
+    for hole in one.learnt.refused:
+        mine = [r for r in refused if hole.lies_in(r.block)]
+        tags = sorted(found.table.tags[row].name for read in mine for row in read.rows)
+        holes.append({"function": hole.function, "start": hole.start, "count": hole.count, "tags": tags})
+    rest = {key: getattr(one.learnt, key) for key in ("max_registers", "max_bits", "turnaround_s")}
+    return {"device": one.device.name, "refused": holes, **rest}
 
 
 def _due_sets(one: DevicePlan) -> list[Due]:

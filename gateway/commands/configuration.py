@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from gateway.commands.terminal import DONE, WRONG_INPUT, refuse
 
@@ -19,12 +21,14 @@ def check(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """Print what a gateway will ask, and what that costs."""
+    from gateway.acquire.memory import Memory
     from gateway.acquire.plan import plan
     from gateway.acquire.report import report
-    from gateway.model.config import ConfigError, load_gateway
+    from gateway.model.config import ConfigError, load_gateway, state_dir
 
     try:
-        found = report(plan(load_gateway(options.config)))
+        spec = load_gateway(options.config)
+        found = report(plan(spec, Memory(spec, state_dir(options.state, spec.id))))
     except ConfigError as error:
         return refuse(error.lines)
     if options.json:
@@ -40,9 +44,23 @@ def plan(options: argparse.Namespace) -> int:
             f"{one['device']:<20} {one['unit']:>4} {one['function']:>2} {one['start']:>6} {one['count']:>5}"
             f" {one['period_s']:>6g}s"
         )
+    for one in found["learnt"]:
+        print(f"\n{one['device']} has taught: {'; '.join(_lessons(one))}")
     days = f"{found['spool_days']:g} days" if found["spool_days"] else "unknown (period 0)"
     print(f"\nspool: {found['bytes_per_day'] / 1e6:.1f} MB a day, room for {days}")
     return refuse(f"{options.config}: {line}" for line in found["errors"]) if found["errors"] else DONE
+
+
+def _lessons(one: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a device has taught, in words."""
+    for hole in one["refused"]:
+        why = f"({', '.join(hole['tags'])})" if hole["tags"] else "in a read"
+        yield f"it refuses {hole['function']} {hole['start']} to {hole['start'] + hole['count'] - 1} {why}"
+    for key, what in (("max_registers", "registers"), ("max_bits", "bits")):
+        if one[key]:
+            yield f"its largest read is of {one[key]} {what}"
+    if one["turnaround_s"]:
+        yield f"it takes {1000 * one['turnaround_s']:.0f} ms to answer"
 
 
 def schema(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Commands about meter profiles: list, show, lint, import."""
+"""Commands about meter profiles: list, show, lint, import, export."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from gateway.commands.terminal import DONE, refuse, say
 
+STANDARD_OUTPUT: Final = Path("-")
 OWN: Final = Path("profiles")  # of the user, in the folder where the command is typed
 
 
@@ -82,21 +83,54 @@ def import_csv(options: argparse.Namespace) -> int:
     about: dict[str, Any] = {key: value for key in keys if (value := getattr(options, key)) is not None}
     if options.enron:
         about["enron"] = True
-    to_stdout = str(options.out) == "-"
     out = options.out or OWN / f"{options.file.stem}.toml"
-    if not to_stdout and not _is_profile_name(out):
-        how = "wanted letters, digits, '_', '-' and '.', as in my_meter.toml; --out FILE says another"
-        return refuse([f"{str(out)!r}: a profile cannot have this file name, {how}"])
+    if wrong := _name_fault(out):
+        return refuse([wrong])
     try:
         text = profile.import_csv(options.file, about)
     except profile.ProfileError as error:
         return refuse(error.lines)
-    if to_stdout:
+    return _put(text, out, force=options.force)
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the profile of a device with what it has taught."""
+    from drivers import profile
+    from drivers.toml import near, shown
+    from gateway.acquire.memory import Memory
+    from gateway.acquire.plan import plan
+    from gateway.model.config import ConfigError, load_gateway, state_dir
+
+    out = options.out or STANDARD_OUTPUT
+    if wrong := _name_fault(out):
+        return refuse([wrong])
+    try:
+        spec = load_gateway(options.config)
+    except ConfigError as error:
+        return refuse(error.lines)
+    names = [device.name for device in spec.devices]
+    if options.device not in names:
+        wanted = f"wanted one of {', '.join(names)}{near(options.device, names)}"
+        return refuse([f"{options.config}: no device {shown(options.device)}, {wanted}"])
+    one = plan(spec, Memory(spec, state_dir(options.state, spec.id))).devices[names.index(options.device)]
+    device, learnt = one.device, one.learnt
+    if device.profile:
+        meter = profile.find(device.profile, (options.config.parent / "profiles",))
+    else:
+        where = str(options.config)
+        meter = profile.Profile("", "", device.name, device.measurement, where, "C", device.points)
+    most = learnt.max_registers or meter.max_registers, learnt.max_bits or meter.max_bits
+    return _put(profile.export(meter, one.holes(), *most), out, force=options.force)
+
+
+def _put(text: str, out: Path, *, force: bool) -> int:
+    """Write a profile; one that is there already only where it is the same, or told so."""
+    if out == STANDARD_OUTPUT:
         print(text, end="")
         return DONE
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if not options.force and out.exists() and out.read_bytes() != text.encode():
+        if not force and out.exists() and out.read_bytes() != text.encode():
             return refuse([f"{out}: is there already with other content, wanted another --out FILE, or --force"])
         out.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -105,8 +139,12 @@ def import_csv(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _is_profile_name(path: Path) -> bool:
-    """Return whether a configuration can name the profile in this file."""
+def _name_fault(path: Path) -> str:
+    """Return why no configuration could name the profile in this file, "" when one can."""
     from drivers.toml import MAX_NAME, NAME
 
-    return path.suffix == ".toml" and len(path.stem) <= MAX_NAME and re.fullmatch(NAME, path.stem) is not None
+    is_name = path.suffix == ".toml" and len(path.stem) <= MAX_NAME and re.fullmatch(NAME, path.stem)
+    if is_name or path == STANDARD_OUTPUT:
+        return ""
+    how = "wanted letters, digits, '_', '-' and '.', as in my_meter.toml; --out FILE says another"
+    return f"{str(path)!r}: a profile cannot have this file name, {how}"

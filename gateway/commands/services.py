@@ -25,14 +25,16 @@ def run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         return refuse(error.lines)
     compile_missing(say)
+    from gateway.acquire.memory import Memory
     from gateway.acquire.plan import plan
 
-    found = plan(spec)
+    state = state_dir(options.state, spec.id)
+    found = plan(spec, Memory(spec, state))
     if found.errors:
         return refuse(f"{options.config}: {line}" for line in found.errors)
     from gateway import app
 
-    return _finish(app.main(found, state_dir(options.state, spec.id)))
+    return _finish(app.main(found, state))
 
 
 def ingest(options: argparse.Namespace) -> int:

@@ -91,9 +91,12 @@ def parser() -> argparse.ArgumentParser:
     text = "requests, bus load per link, bytes per day and days of spool of a gateway.toml"
     sub = _add(commands, "plan", configuration.plan, text)
     sub.add_argument("config", type=Path, metavar="gateway.toml", help="what would be read")
+    sub.add_argument(
+        "--state", type=Path, metavar="DIR", help="where `run` keeps what it has learnt (default: its own)"
+    )
     sub.add_argument("--json", action="store_true", help="print one JSON object")
 
-    _add_profile(_group(commands, "profile", "meter profiles: list, show, lint, import"))
+    _add_profile(_group(commands, "profile", "meter profiles: list, show, lint, import, export"))
 
     text = "the JSON Schema of a configuration file, for editors"
     sub = _add(commands, "schema", configuration.schema, text)
@@ -147,6 +150,16 @@ def _add_profile(actions: Any) -> None:
     sub.add_argument("--source", help="where the map comes from (default: the name of the CSV file)")
     sub.add_argument("--grade", choices=("A", "B", "C"), help="how sure the map is (default: C)")
     sub.add_argument("--enron", action="store_true", help="one address carries one 32-bit item")
+
+    text = "the profile of a device with what the gateway has learnt: refused registers, largest reads"
+    sub = _add(actions, "export", profiles.export, text)
+    sub.add_argument("config", type=Path, metavar="gateway.toml", help="where the device is configured")
+    sub.add_argument("device", metavar="DEVICE", help="its name there")
+    sub.add_argument(
+        "--state", type=Path, metavar="DIR", help="where `run` keeps what it has learnt (default: its own)"
+    )
+    sub.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: standard output)")
+    sub.add_argument("--force", action="store_true", help="overwrite a file that is there already")
 
 
 def _add(

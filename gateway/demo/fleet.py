@@ -35,6 +35,7 @@ def meters(specs: Iterable[GatewaySpec]) -> list[MeterSpec]:
                     site=spec.site,
                     max_bits=device.max_bits,
                     max_gap=device.max_gap,
+                    holes=device.holes,
                 )
             )
     return out

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from drivers import profile as profiles
 from drivers.link import LinkSpec, SerialLine
 from drivers.points import Point
-from drivers.profile import Profile, ProfileError
+from drivers.profile import Profile, ProfileError, is_in_hole
 from drivers.toml import Fault, FileError, hide, near, shown, titled
 from gateway.model import files, urls
 from gateway.model.corridor import LIMITS, ConsoleSpec, Device, GatewaySpec, IngestSpec, MqttSpec, StoreSpec, Tag
@@ -263,12 +263,14 @@ def _device(table: DeviceTable, meter: Profile) -> Device:
         line=table.line or "",
         kp_m=table.kp_m,
         tags=tuple(_tag(table.period_s, numbers[name], table.tag.get(name, TagTable())) for name in wanted),
-        strings=tuple(point for point in meter.points if point.is_text),
+        strings=tuple(p for p in meter.points if p.is_text and not is_in_hole(p, meter.holes, enron=meter.enron)),
         max_registers=table.max_registers or meter.max_registers,
         max_bits=meter.max_bits,
         max_gap=meter.max_gap if table.max_gap is None else table.max_gap,
         enron=meter.enron,
+        points=meter.points,
         side_effects=tuple(point for point in meter.points if point.name in meter.side_effects),
+        holes=meter.holes,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from drivers.link import LinkSpec
-from drivers.points import Point
+from drivers.points import Hole, Point
 
 LIMITS: Final = ("low_low", "low", "high", "high_high")  # in the order of the columns of TagTable.limit
 
@@ -40,7 +40,9 @@ class Tag:
 class Device:
     """A meter bound to a link and unit.
 
-    side_effects  points of its profile that change it when they are read, whether they are tags or not
+    points        all that its profile knows, in tags or not
+    side_effects  those that change it when they are read
+    holes         what is never to be read
     """
 
     name: str
@@ -57,7 +59,9 @@ class Device:
     max_bits: int
     max_gap: int
     enron: bool
+    points: tuple[Point, ...] = ()
     side_effects: tuple[Point, ...] = ()
+    holes: tuple[Hole, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

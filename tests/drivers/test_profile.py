@@ -1,12 +1,13 @@
 """Profiles: every shipped map equals its spreadsheet, the importer keeps what it reads, errors come all at once."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from drivers import profile
-from drivers.points import READ_CODES
+from drivers.points import READ_CODES, Hole
 
 REGISTERS = Path(__file__).parents[3] / "shared" / "registers"
 needs_maps = pytest.mark.skipif(not REGISTERS.exists(), reason="needs ../shared/registers")
@@ -254,3 +255,42 @@ def test_lint_questions_float_totals_and_units_left_open():
     notes = "\n".join(profile.lint(profile.find("janitza_umg96rm_b23")))
     assert "a float32 total stops resolving" in notes
     assert "its unit is a setting of the device" in "\n".join(profile.lint(profile.find("endresshauser_proline")))
+
+
+HOLES = (
+    'holes = [{function = "holding", start = 3, count = 2}]\npoints = [\n'
+    '  {name = "a", function = "holding", address = 2, type = "uint32"},\n'
+    '  {name = "b", function = "input", address = 3, type = "uint16"},\n]\n'
+)
+
+
+def test_lint_names_points_that_a_hole_keeps_from_being_read(tmp_path):
+    assert faults(tmp_path, HOLES) == []
+    found = profile.load(tmp_path / "x.toml")
+    assert found.holes == (Hole("holding", 3, 2),)
+    assert profile.lint(found) == ["point 'a': lies in a hole and is never read"]
+
+
+def test_a_hole_that_cannot_be_meant_is_a_line(tmp_path):
+    (line,) = faults(tmp_path, HOLES.replace("start = 3, count = 2", "start = 65535, count = 2"))
+    assert line.endswith("start 65535 + 2 ends beyond 65535")
+    assert len(faults(tmp_path, HOLES.replace("start = 3, count = 2", 'start = -1, count = 0, why = "x"'))) == 3
+
+
+def test_an_exported_profile_says_what_it_said_and_what_was_learnt(tmp_path):
+    found = profile.find("lambrecht_pro_modbus")
+    out = tmp_path / f"{found.name}.toml"
+    out.write_text(profile.export(found, [Hole("input", 30001, 1)], 60, 2000))
+    assert profile.load(out) == replace(found, holes=(Hole("input", 30001, 1),), max_registers=60)
+    out.write_text(profile.export(profile.load(out), [Hole("input", 7, 2), Hole("input", 30001, 1)], 125, 99))
+    again = profile.load(out)
+    assert (again.max_registers, again.max_bits) == (60, 99)
+    assert again.holes == (Hole("input", 7, 2), Hole("input", 30001, 1))
+
+
+@pytest.mark.parametrize("name", profile.names())
+def test_a_profile_without_lessons_is_exported_as_it_is(name, tmp_path):
+    found = profile.find(name)
+    out = tmp_path / f"{name}.toml"
+    out.write_text(profile.export(found, [], found.max_registers, found.max_bits))
+    assert profile.load(out) == found

@@ -26,8 +26,9 @@ def registers(n, *, start=0, kind="uint16", step=1, **fields):
 
 def device(name, tags, *, link="bus0", unit=1, **fields):
     """Return a device of these tags."""
-    base = Device(name, link, unit, "", "meter", "", "", None, tuple(tags), (), MAX_REGISTERS, MAX_BITS, 0, False)
-    return replace(base, **fields)
+    tags = tuple(tags)
+    base = Device(name, link, unit, "", "meter", "", "", None, tags, (), MAX_REGISTERS, MAX_BITS, 0, False)
+    return replace(base, points=tuple(t.point for t in tags), **fields)
 
 
 def gateway(devices, *, links=None, **fields):

@@ -14,6 +14,10 @@ from urllib.request import urlopen
 
 import pytest
 
+from drivers.link import LinkSpec
+from drivers.points import Hole, Point
+from drivers.sim.device import MeterSpec
+from drivers.sim.fleet import Fleet
 from gateway.model.corridor import MqttSpec
 from gateway.spool.disk import verify
 from gateway.wire.client import keep_connected
@@ -304,3 +308,26 @@ async def test_a_disk_that_will_not_have_us_stops_nothing_and_repeats_no_boot(tm
     assert "frames are kept in memory only" in said
     assert "metrics cannot be served" in said
     assert "Traceback" not in said
+
+
+async def test_what_a_meter_refuses_is_known_to_the_next_run(tmp_path):
+    points = [Point(f"v{i}", "holding", i, "uint16") for i in range(20)]
+    link = LinkSpec("skid", "tcp", "127.0.0.1", 0)
+    meter = MeterSpec("d1", link, 1, "", tuple(points), holes=(Hole("holding", 7, 1),))
+    counted = []
+    async with Fleet([meter], seed=1) as fleet:
+        config = write_config(tmp_path, 1, fleet.ports["skid"], [(p.name, p.type, p.address) for p in points])
+        for _ in range(2):
+            before = fleet.statistics()["exceptions"]["d1"]
+            asked = fleet.statistics()["requests"]["d1"]
+            with corridor("run", config, "--state", tmp_path / "gw", log=tmp_path / "run.log") as child:
+                async with asyncio.timeout(30):
+                    while fleet.statistics()["requests"]["d1"] < asked + 30:
+                        await asyncio.sleep(0.05)
+                child.send_signal(signal.SIGTERM)
+                assert await asyncio.to_thread(child.wait, 20) == 0
+            counted.append(fleet.statistics()["exceptions"]["d1"] - before)
+    learnt = json.loads((tmp_path / "gw" / "learnt.json").read_text())["devices"]["d1"]
+    assert learnt["refused"] == [{"function": "holding", "start": 7, "count": 1}]
+    assert counted[0] > 0
+    assert counted[1] == 0

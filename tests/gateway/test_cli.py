@@ -17,9 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from drivers import profile
+from drivers.points import Hole
 from drivers.sim.faults import KINDS
 from gateway import cli
+from gateway.acquire.memory import Learnt, Memory
 from gateway.commands import services, words
+from gateway.model.config import load_gateway
 from gateway.spool import disk
 from gateway.spool.disk import verify
 from tests import certificates
@@ -109,6 +113,67 @@ def test_plan_prints_a_table_and_json(config, capsys):
     assert {"links", "requests", "bytes_per_day", "spool_days", "errors"} <= found.keys()
     assert cli.main(["plan", str(config)]) == 0
     assert "skid-a" in capsys.readouterr().out
+
+
+def taught(config, state):
+    """Let both devices of the configuration have refused something."""
+    memory = Memory(load_gateway(config), state)
+    memory.keep("ft-101", Learnt((Hole("holding", 2006, 2),), 60, None, 0.031))
+    memory.keep("meter-7", Learnt((Hole("holding", 4, 1),)))
+    state.mkdir()
+    memory.commit()
+
+
+def test_plan_uses_and_shows_what_was_learnt(config, tmp_path, capsys):
+    taught(config, tmp_path / "state")
+    assert cli.main(["plan", str(config), "--state", str(tmp_path / "state"), "--json"]) == 0
+    learnt = json.loads(capsys.readouterr().out)["learnt"]
+    assert [one["device"] for one in learnt] == ["ft-101", "meter-7"]
+    assert learnt[0]["refused"] == [{"function": "holding", "start": 2006, "count": 2, "tags": ["mass_flow"]}]
+    assert cli.main(["plan", str(config), "--state", str(tmp_path / "state")]) == 0
+    said = capsys.readouterr().out
+    assert "ft-101 has taught: it refuses holding 2006 to 2007 (mass_flow); its largest read is of 60" in said
+    assert cli.main(["plan", str(config), "--state", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["learnt"] == []
+
+
+def test_a_profile_is_exported_with_what_was_learnt(config, tmp_path, capsys):
+    state, out = tmp_path / "state", tmp_path / "profiles" / "ours.toml"
+    taught(config, state)
+    command = ["profile", "export", str(config), "ft-101", "--state", str(state), "--out", str(out)]
+    assert cli.main(command) == 0
+    found, shipped = profile.load(out), profile.find("endresshauser_proline")
+    assert (found.holes, found.max_registers) == ((Hole("holding", 2006, 2),), 60)
+    assert found.points == shipped.points
+    assert cli.main(["profile", "lint", str(out)]) == 0
+    assert "point 'mass_flow': lies in a hole and is never read" in capsys.readouterr().out
+    config.write_text(config.read_text().replace('"endresshauser_proline"', '"ours"'))
+    assert cli.main(["plan", str(config), "--json", "--state", str(tmp_path)]) == 0
+    asked = [r for r in json.loads(capsys.readouterr().out)["requests"] if r["device"] == "ft-101"]
+    assert not [r for r in asked if r["start"] <= 2006 < r["start"] + r["count"]]
+    out.write_text("other")
+    assert cli.main(["check", str(config)]) == 1
+    config.write_text(config.read_text().replace('"ours"', '"endresshauser_proline"'))
+    capsys.readouterr()
+    assert cli.main(command) == 1
+    assert "is there already with other content" in capsys.readouterr().err
+    assert cli.main([*command, "--force"]) == 0
+
+
+def test_a_device_with_points_of_its_own_is_exported_to_standard_output(config, tmp_path, capsys):
+    taught(config, tmp_path / "state")
+    assert cli.main(["profile", "export", str(config), "meter-7", "--state", str(tmp_path / "state")]) == 0
+    (tmp_path / "x.toml").write_text(capsys.readouterr().out)
+    found = profile.load(tmp_path / "x.toml")
+    assert found.model == "meter-7"
+    assert found.holes == (Hole("holding", 4, 1),)
+
+
+def test_export_names_the_device_that_was_meant(config, tmp_path, capsys):
+    assert cli.main(["profile", "export", str(config), "ft-102"]) == 1
+    assert "no device 'ft-102', wanted one of ft-101, meter-7; did you mean 'ft-101'?" in capsys.readouterr().err
+    assert cli.main(["profile", "export", str(tmp_path / "absent.toml"), "x"]) == 1
+    assert cli.main(["profile", "export", str(config), "ft-101", "--out", str(tmp_path / "a b.txt")]) == 1
 
 
 def test_profile_list_and_show(capsys):

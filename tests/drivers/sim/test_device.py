@@ -6,7 +6,7 @@ import pytest
 
 from drivers import profile as profiles
 from drivers.encode import served_value
-from drivers.points import Point
+from drivers.points import Hole, Point
 from drivers.sim.device import Meter
 from tests.drivers.sim.build import gauge, meter
 
@@ -121,3 +121,12 @@ def test_not_available_is_served_as_none():
     answer = ask(meter(points=TWO_FLOATS), 3, 10, 4, lambda point: None if point.name == "a" else 2.0)
     assert answer.served == (("a", None), ("b", 2.0))
     assert answer.pdu[2:6] == bytes.fromhex("7fc00000")
+
+
+def test_a_hole_is_refused_whether_points_lie_there_or_not():
+    points = [gauge("a", 0, "uint16"), gauge("b", 1, "uint16"), gauge("c", 4, "uint16")]
+    spec = meter(points=points, max_gap=9, holes=(Hole("holding", 1, 1), Hole("input", 0, 9)))
+    assert ask(spec, 3, 0, 1, lambda point: 7.0).pdu == bytes.fromhex("03020007")
+    assert ask(spec, 3, 4, 1, lambda point: 7.0).pdu == bytes.fromhex("03020007")
+    for start, count in ((1, 1), (0, 2), (0, 5)):
+        assert ask(spec, 3, start, count).pdu == b"\x83\x02"

@@ -1,0 +1,74 @@
+"""When and how a learnt fact is put to the test again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from drivers.blocks import Block
+from gateway.acquire.device import DevicePlan
+from gateway.acquire.memory import Learnt
+from gateway.model.clock import NS
+
+PROBE_NS: Final = 600 * NS  # ten minutes from when a fact was learnt, from its last test, and from the start
+NEVER_NS: Final = 2**63  # later than any clock
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A test: the read to try, and what is known when it is answered."""
+
+    block: Block
+    without: Learnt
+
+
+class Probes:
+    """The tests of one device; at most one at a time, so that a poll is never late by more than one read."""
+
+    def __init__(self, plan: DevicePlan, now_ns: int) -> None:
+        self._plan = plan
+        self._due_ns: dict[Learnt, int] = {}  # of a single fact each
+        self._learnt: Learnt | None = None
+        self._at_ns = 0
+        self._renew(now_ns)
+
+    def is_due(self, now_ns: int) -> bool:
+        """Return whether a fact is to be tested now; costs next to nothing, for it is asked after every poll."""
+        if self._plan.learnt is not self._learnt:
+            self._renew(now_ns)
+        return now_ns >= self._at_ns
+
+    def take(self, now_ns: int) -> Probe | None:
+        """Return the test that is due; None where nothing that would be asked depends on the fact."""
+        fact = min(self._due_ns, key=self._due_ns.__getitem__)
+        self._due_ns[fact] = now_ns + PROBE_NS
+        self._at_ns = min(self._due_ns.values())
+        learnt = self._plan.learnt
+        without = Learnt(
+            tuple(hole for hole in learnt.refused if hole not in fact.refused),
+            None if fact.max_registers else learnt.max_registers,
+            None if fact.max_bits else learnt.max_bits,
+            learnt.turnaround_s,
+        )
+        block = self._block(without)
+        return Probe(block, without) if block else None
+
+    def _renew(self, now_ns: int) -> None:
+        """Take the facts as they are now; what is known for longer keeps its time."""
+        self._learnt = learnt = self._plan.learnt
+        facts = [Learnt((hole,)) for hole in learnt.refused]
+        facts += [Learnt(max_registers=learnt.max_registers)] if learnt.max_registers else []
+        facts += [Learnt(max_bits=learnt.max_bits)] if learnt.max_bits else []
+        self._due_ns = {fact: self._due_ns.get(fact, now_ns + PROBE_NS) for fact in facts}
+        self._at_ns = min(self._due_ns.values(), default=NEVER_NS)
+
+    def _block(self, without: Learnt) -> Block | None:
+        """Return the smallest read of a tag that would be asked again, else a read that only the new plan has."""
+        plan = self._plan
+        now, then = plan.due(plan.all_scans), plan.due_with(without)
+        still = {read.block for read in then.refused}
+        freed = [read.block for read in now.refused if read.block not in still]
+        if freed:
+            return min(freed, key=lambda block: block.count)
+        asked = {read.block for read in now.reads}
+        return next((read.block for read in then.reads if read.block not in asked), None)

@@ -1,0 +1,27 @@
+"""Where the answers of a poll go."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.model.frame import Read, Scan
+
+
+class Sink(Protocol):
+    """What takes the answers of one poll: the pipeline."""
+
+    def put(self, read: Read, payload: bytes) -> None:
+        """Take the answer of a read."""
+        ...
+
+    def fail(self, read: Read, quality: int) -> None:
+        """Take note that a read has no answer, and what its tags become."""
+        ...
+
+    def identify(self, device: int, name: str, text: str) -> None:
+        """Take a string that a device told of itself."""
+        ...
+
+    def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
+        """The poll is complete; monotonic ns of when it was due, of the first request and of the last answer."""
+        ...
