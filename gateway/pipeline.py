@@ -38,6 +38,10 @@ class Live(Protocol):
         """Take a frame of a device; an empty line for one without a good value."""
         ...
 
+    def flush(self) -> None:
+        """Send what was offered: the turn is over."""
+        ...
+
 
 class Pipeline:
     """The whole way of a reading from payload to spool; a poll.Sink.
@@ -176,6 +180,7 @@ class Pipeline:
             self._watch(scan, seq + k)
             self._is_in_line[scan.device] = False
             self.values_read += scan.stop - scan.start
+        self._live.flush()
 
     def _decode(self, ready: NDArray[np.int32]) -> None:
         """Turn the answers of the ready scans into values and quality."""

@@ -44,6 +44,7 @@ class _Lane:
     topic: str
     waiting: deque[tuple[int, bytes]] = field(default_factory=deque)
     busy: bool = False
+    rests_until_s: float = 0.0
 
 
 class Publisher:
@@ -55,6 +56,7 @@ class Publisher:
         self._spool = spool
         self._catalog = catalog
         self._lanes = [_Lane(address.device(name, "data")) for name in devices]
+        self._offered: list[_Lane] = []
         self._client: Client | None = None
         self._claimed: set[int] = set()
         self._refused: set[tuple[int, int]] = set()
@@ -80,7 +82,18 @@ class Publisher:
             self._position = START  # the backlog may have passed it by
         if not lane.busy:
             lane.busy = True
-            asyncio.get_running_loop().call_soon(self._send_live, lane)
+            self._offered.append(lane)
+
+    def flush(self) -> None:
+        """Send what was offered in this turn, or when its lane has rested."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for lane in self._offered:
+            if lane.rests_until_s > now:
+                loop.call_at(lane.rests_until_s, self._send_live, lane)
+            else:
+                self._send_live(lane)
+        self._offered.clear()
 
     def _send_live(self, lane: _Lane) -> None:
         """Send everything that waits in a lane as one message; with nothing waiting the lane is free."""
@@ -94,8 +107,10 @@ class Publisher:
         def acked(code: int) -> None:
             self._settle(self._spool.boot, seqs, code)
             self._claimed.difference_update(seqs)
-            if self._client is client:
-                asyncio.get_running_loop().call_later(REST_S, self._send_live, lane)
+            loop = asyncio.get_running_loop()
+            lane.rests_until_s = loop.time() + REST_S
+            if self._client is client and lane.waiting:
+                loop.call_at(lane.rests_until_s, self._send_live, lane)
             else:
                 lane.busy = False
 

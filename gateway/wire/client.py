@@ -1,8 +1,11 @@
 """The one MQTT client: PUBACK reason codes, fail-fast, manual acknowledgement, reconnecting for ever.
 
 aiomqtt hides a refused publish and lets one in flight wait out its timeout when the broker dies; the subclass here
-mends both. It reaches into private names of aiomqtt 2.5 (`_client`, `_pending_publishes`, `_pending_call`, `_wait_for`,
-`_on_publish`, `_on_connect`, `_disconnected`), which tests/gateway/wire/test_client.py pins.
+mends both. What it sends goes straight to the socket: on the way that both libraries have for any thread, one small
+message costs five system calls and two turns of the loop more. It reaches into private names of aiomqtt 2.5 (`_client`,
+`_pending_publishes`, `_pending_call`, `_wait_for`, `_on_publish`, `_on_connect`, `_disconnected`,
+`_on_socket_register_write`, `_on_socket_unregister_write`) and of paho-mqtt 2 (`_sockpairR`, `_sockpairW`), which
+tests/gateway/wire/test_client.py pins.
 """
 
 from __future__ import annotations
@@ -75,6 +78,8 @@ class Client(aiomqtt.Client):
         self._refused: dict[int, ReasonCode] = {}
         self._sent: dict[int, Acked] = {}
         self.is_opened = False
+        self._writes_itself = False  # the message at hand is written by whoever hands it over
+        self._has_writer = False  # the loop waits for room in the socket
         self._max_packet_bytes = MAX_PACKET_BYTES
         self._hung_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pending_calls_threshold = IN_FLIGHT + 1  # its warning is one log line per publish beyond this
@@ -85,7 +90,9 @@ class Client(aiomqtt.Client):
     async def __aenter__(self) -> Self:
         """Connect; what was opened on the way is closed when that fails or is given up."""
         try:
-            return await super().__aenter__()
+            await super().__aenter__()
+            self._drop_wakers()
+            return self
         except BaseException:
             self._client.on_socket_close = None  # its loop may be gone by the time paho lets the socket go
             self._client.on_socket_unregister_write = None
@@ -115,10 +122,42 @@ class Client(aiomqtt.Client):
         if len(payload) > self.room(topic):
             self._loop.call_soon(acked, PACKET_TOO_LARGE)
             return
-        info = self._client.publish(topic, payload, 1)
+        self._writes_itself = not self._has_writer
+        try:
+            info = self._client.publish(topic, payload, 1)
+        finally:
+            wrote_itself, self._writes_itself = self._writes_itself, False
         if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_QUEUE_SIZE):
             raise MqttError(f"could not publish: {paho.error_string(info.rc)}")
         self._sent[info.mid] = acked
+        if wrote_itself:
+            self._write()
+
+    def _write(self) -> None:
+        """Write what is queued; the rest is written when the socket has room again."""
+        code = self._client.loop_write()
+        if code != paho.MQTT_ERR_SUCCESS:
+            raise MqttError(f"could not write: {paho.error_string(code)}")
+        sock = self._client.socket()
+        if self._client.want_write() and sock is not None:
+            self._on_socket_register_write(self._client, None, sock)
+
+    def _drop_wakers(self) -> None:
+        """Close the pair of sockets by which paho wakes a thread of its own: there is none, and nobody reads it."""
+        for end in (self._client._sockpairR, self._client._sockpairW):
+            if end is not None:
+                end.close()
+        self._client._sockpairR = self._client._sockpairW = None
+
+    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        if not self._writes_itself:
+            self._has_writer = True
+            super()._on_socket_register_write(client, userdata, sock)
+
+    def _on_socket_unregister_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        if self._has_writer:
+            self._has_writer = False
+            super()._on_socket_unregister_write(client, userdata, sock)
 
     async def subscribe_as_published(self, topic: str) -> None:
         """Subscribe with QoS 1 so that retained messages say so also when they come live (MQTT 5; 3.1.1 cannot)."""

@@ -79,6 +79,7 @@ async def _ours(port: int, seconds: float, waiting: int) -> dict[str, float]:
 
     def offer(device: int, seq: int) -> None:
         publisher.offer(device, seq, writers[device].line(value, quality, TIME_NS + seq))
+        asyncio.get_running_loop().call_soon(publisher.flush)
 
     async def session(client: Client) -> None:
         serving = asyncio.ensure_future(publisher.run(client))

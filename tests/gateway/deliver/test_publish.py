@@ -57,6 +57,7 @@ class Rig:
         f = frames.frame(self.spool.next_seq, number)
         self.spool.append(f)
         self.publisher.offer(number, f.seq, self.writers[number].line(f.value, f.quality, f.time_ns))
+        asyncio.get_running_loop().call_soon(self.publisher.flush)  # at the end of the turn, as the pipeline does
         return f
 
     @contextlib.asynccontextmanager
