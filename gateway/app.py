@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from drivers.link import Link
-from drivers.modbus import open_link
 from drivers.points import decimals_of
 from gateway import __version__, command, health
-from gateway.acquire.plan import Plan, commit_phase_s, text_blocks
-from gateway.acquire.poll import Identity, PollCounters, Poller
+from gateway.acquire.acquisition import Acquisition
+from gateway.acquire.plan import Plan, commit_phase_s
 from gateway.alarm.engine import AlarmEngine
 from gateway.alarm.journal import Journal
 from gateway.deliver.publish import Publisher
@@ -24,6 +23,7 @@ from gateway.pipeline import Pipeline
 from gateway.spool.disk import STATES, DiskSpool, InUse, hold
 from gateway.spool.memory import MemorySpool
 from gateway.spool.spool import Spool, improvised_boot
+from gateway.warm import Say, compile_missing
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify
 from gateway.wire.client import Client, MqttError, Rejected, Will, keep_connected
 from gateway.wire.events import encode_alarms, encode_status
@@ -34,30 +34,27 @@ from gateway.wire.topics import GatewayAddress, parse
 log = logging.getLogger(__name__)
 
 MEMORY_SPOOL_BYTES: Final = 32_000_000  # when no disk will have us: some 45 min at 1,000 values/s
-CANCEL_AGAIN_S: Final = 0.1
 DRAIN_S: Final = 0.8  # for the last frames on their way out, likewise
 DRAIN_LOOK_S: Final = 0.02
 LAST_WORDS_S: Final = 0.5  # for the goodbye to the broker: SIGTERM must end within 2 s
-START_DELAY_S: Final = 0.05  # from building to the first due time: every poller is waiting by then
+GC_OBJECTS: Final = 20_000  # made and not freed before the collector looks: at 700, its default, it takes 3 % of time
 
 
 class Gateway:
-    """One gateway: everything that a gateway.toml asks for, ready to run; raises InUse if its spool is another's."""
+    """One gateway: everything behind the pollers that a gateway.toml asks for."""
 
-    def __init__(self, plan: Plan, state: Path, clock: Clock | None = None) -> None:
+    def __init__(self, plan: Plan, state: Path, acquisition: Acquisition, spool: Spool, clock: Clock) -> None:
         spec, table = plan.spec, plan.table
         self.plan = plan
-        self.clock = clock or SystemClock()
+        self.clock = clock
         self.address = GatewayAddress(spec.corridor, spec.site, spec.id)
-        self._devices = [_catalog_device(device) for device in spec.devices]
-        self._catalog = identify(self._devices)
-        self.spool = _open_spool(spec, state, self._catalog, plan)
+        self.spool = spool
+        self._devices, self._catalog = _catalog(plan)
         self.journal = Journal(state)
         self.engine = AlarmEngine(table)
-        self.publisher = Publisher(self.address, [d.name for d in spec.devices], self.spool, self._catalog)
-        self.pipeline = Pipeline(table, self.spool, self.engine, self.journal, self.publisher, self.clock)
-        self.links: dict[str, Link] = {link.name: open_link(link) for link in spec.links}
-        self.polls = {link.name: PollCounters() for link in spec.links}
+        self.publisher = Publisher(self.address, [d.name for d in spec.devices], spool, self._catalog)
+        self.pipeline = Pipeline(table, spool, self.engine, self.journal, self.publisher, clock)
+        self._acquisition = acquisition
         self._utilisation = health.Utilisation()
         self._commands = command.Commands({"acknowledge": self._acknowledge})
         self._commit_phase_s = commit_phase_s(table, spec.spool_commit_s)
@@ -73,19 +70,19 @@ class Gateway:
         return self.plan.spec
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Poll, spool and publish until `stop` is set; then commit, say goodbye and give everything back."""
-        origin_ns = self.clock.monotonic_ns() + round(START_DELAY_S * NS)
+        """Take what the pollers read, spool and publish it until `stop` is set; then commit and say goodbye."""
+        if dropped := self._acquisition.feed(self.pipeline):
+            log.error("%d polls were lost while kernels were compiled", dropped)
         try:
             async with asyncio.TaskGroup() as tasks:
-                polling = [tasks.create_task(p.run(origin_ns), name=f"poll:{name}") for name, p in self._pollers()]
                 serving = [
-                    tasks.create_task(self._commit(origin_ns), name="commit"),
+                    tasks.create_task(self._commit(), name="commit"),
                     tasks.create_task(self._deliver(), name="deliver"),
                 ]
                 if self.spec.metrics_listen:
                     serving.append(tasks.create_task(self._serve_metrics(*self.spec.metrics_listen), name="metrics"))
                 await stop.wait()
-                await _end(polling)
+                await self._acquisition.stop()
                 await self._drain()
                 for task in serving:
                     task.cancel()
@@ -93,8 +90,6 @@ class Gateway:
             await self.spool.close()
             self._note_alarms()
             self._commit_small_files()
-            for link in self.links.values():
-                await link.close()
 
     async def _drain(self) -> None:
         """Commit the last frames and give a broker that is there the time to take them; the spool keeps the rest."""
@@ -107,31 +102,17 @@ class Gateway:
                 return
             await self.clock.sleep_until(self.clock.monotonic_ns() + round(DRAIN_LOOK_S * NS))
 
-    def _pollers(self) -> list[tuple[str, Poller]]:
-        out = []
-        for link in self.spec.links:
-            plans = self.plan.of_link(link.name)
-            identities = [
-                Identity(i, d.unit, d.strings, tuple(text_blocks(p, d.max_registers) for p in d.strings))
-                for i, d in enumerate(self.spec.devices)
-                if d.link == link.name and d.strings
-            ]
-            if plans:
-                of = self.links[link.name], plans, identities, self.pipeline, self.clock, self.polls[link.name]
-                out.append((link.name, Poller(*of)))
-        return out
-
-    async def _commit(self, origin_ns: int) -> None:
+    async def _commit(self) -> None:
         """One commit per commit_s, in the plan's largest gap."""
         period_ns = round(self.spec.spool_commit_s * NS)
-        due_ns = origin_ns + round(self._commit_phase_s * NS)
+        due_ns = self._acquisition.origin_ns + round(self._commit_phase_s * NS)
         while True:
+            now_ns = self.clock.monotonic_ns()
+            due_ns += period_ns * max(0, -(-(now_ns - due_ns) // period_ns))
             await self.clock.sleep_until(due_ns)
             await self.spool.commit()
             self._note_alarms()
             await asyncio.to_thread(self._commit_small_files)
-            now_ns = self.clock.monotonic_ns()
-            due_ns += period_ns * max(1, -(-(now_ns - due_ns) // period_ns))
 
     def _note_alarms(self) -> None:
         """Hand the standing alarms to the journal when they changed; on the loop, which is who changes them."""
@@ -228,7 +209,7 @@ class Gateway:
         quiet_s = 0.0
         while True:
             kept = self.spool.statistics()
-            now = (kept.state, kept.dropped, [link.state for link in self.links.values()])
+            now = (kept.state, kept.dropped, [link.state for link in self._acquisition.links.values()])
             if now != told or quiet_s >= health.PERIOD_S:
                 told, quiet_s = now, 0.0
                 await self._publish(client, self.address.leaf("health"), dumps(self.health()), qos=0)
@@ -258,11 +239,11 @@ class Gateway:
         """Return the health message."""
         return health.report(
             self.plan,
-            self.links,
-            self.polls,
+            self._acquisition.links,
+            self._acquisition.polls,
             self.spool,
             self.publisher.counters,
-            used=self._utilisation.of(self.links, self.clock.monotonic_ns() / NS),
+            used=self._utilisation.of(self._acquisition.links, self.clock.monotonic_ns() / NS),
             events_dropped=self.journal.dropped,
             now_ns=self.clock.wall_ns(self.clock.monotonic_ns()),
         )
@@ -292,22 +273,23 @@ class Gateway:
             await server.serve_forever()
 
 
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks until the last has ended: a library on the way may swallow a cancellation."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+def _catalog(plan: Plan) -> tuple[list[CatalogDevice], str]:
+    """Return the devices of the catalog, and what it is called."""
+    devices = [_catalog_device(device) for device in plan.spec.devices]
+    return devices, identify(devices)
 
 
-def _open_spool(spec: GatewaySpec, state: Path, catalog: str, plan: Plan) -> Spool:
+def _folder(spec: GatewaySpec, state: Path) -> Path:
+    return spec.spool_path if spec.spool_path.is_absolute() else state / spec.spool_path
+
+
+def _open_spool(plan: Plan, state: Path) -> Spool:
     """Return the spool on disk, or one in memory when the disk will not have us: polling and publishing go on."""
-    folder = spec.spool_path if spec.spool_path.is_absolute() else state / spec.spool_path
+    folder = _folder(plan.spec, state)
     texts = scan_texts(plan.table)
+    _, catalog = _catalog(plan)
     try:
-        hold(folder)  # until the process ends
-        return DiskSpool(folder, spec.spool_max_bytes, catalog, texts)
+        return DiskSpool(folder, plan.spec.spool_max_bytes, catalog, texts)
     except OSError as error:
         log.error("spool %s cannot be opened (%s): frames are kept in memory only", folder, error)
         why = STATES.get(error.errno or 0, "failing")
@@ -336,20 +318,55 @@ def _fields(device: CatalogDevice) -> dict[str, Any]:
     return {name: getattr(device, name) for name in CatalogDevice.__dataclass_fields__}
 
 
-async def main(plan: Plan, state: Path) -> int:
-    """Run the gateway until SIGTERM or SIGINT; returns the exit code."""
+async def main(plan: Plan, state: Path, say: Say) -> int:
+    """Run the gateway until SIGTERM or SIGINT; returns the exit code. `say` is told what has to be compiled first."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        gateway = Gateway(plan, state)
+        hold(_folder(plan.spec, state))  # until the process ends
     except InUse as error:
         log.error("%s", error)
         return 1
+    except OSError as error:
+        log.debug("%s", error)  # the spool will say it
+    clock = SystemClock()
+    acquisition = Acquisition(plan, clock)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            acquisition.start(tasks)
+            await _serve(plan, state, acquisition, clock, stop, say)
+            await acquisition.stop()
+    finally:
+        await acquisition.close()
+    return 0
+
+
+async def _serve(
+    plan: Plan, state: Path, acquisition: Acquisition, clock: Clock, stop: asyncio.Event, say: Say
+) -> None:
+    """Load the kernels and the spool while the pollers are at work already, then take over what they read."""
+    async with asyncio.TaskGroup() as tasks:
+        stopping = tasks.create_task(stop.wait())
+        preparing = tasks.create_task(asyncio.to_thread(_prepare, plan, state, say))
+        await asyncio.wait({stopping, preparing}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        preparing.cancel()
+    if preparing.cancelled():
+        return  # told to end while a compiler was at work, which nothing can interrupt
+    spool = preparing.result()
+    gateway = Gateway(plan, state, acquisition, spool, clock)
     log.info(
         "gateway %s: boot %d, %d devices, %d tags, %d links",
-        plan.spec.id, gateway.spool.boot, len(plan.spec.devices), plan.table.n, len(plan.spec.links),
+        plan.spec.id, spool.boot, len(plan.spec.devices), plan.table.n, len(plan.spec.links),
     )  # fmt: skip
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS)
     await gateway.run(stop)
-    return 0
+
+
+def _prepare(plan: Plan, state: Path, say: Say) -> Spool:
+    compile_missing(say)
+    return _open_spool(plan, state)

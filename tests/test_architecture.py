@@ -23,6 +23,7 @@ STAGES = [
     "deliver",
     "health",
     "command",
+    "warm",
     "app",
 ]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gateway.model.frame import Read, Scan
 
 
@@ -20,6 +23,10 @@ class Sink(Protocol):
 
     def identify(self, device: int, name: str, text: str) -> None:
         """Take a string that a device told of itself."""
+        ...
+
+    def doubtful(self, scan: Scan, now_ns: int) -> NDArray[np.int32]:
+        """Return the rows of a scan that must be read again before it is finished, usually none."""
         ...
 
     def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:

@@ -18,13 +18,11 @@ Service = Callable[[asyncio.Event], Awaitable[None]]  # ends when the event is s
 def run(options: argparse.Namespace) -> int:
     """Run the gateway."""
     from gateway.model.config import ConfigError, load_gateway, state_dir
-    from gateway.warm import compile_missing
 
     try:
         spec = load_gateway(options.config)
     except ConfigError as error:
         return refuse(error.lines)
-    compile_missing(say)
     from gateway.acquire.memory import Memory
     from gateway.acquire.plan import plan
 
@@ -34,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         return refuse(f"{options.config}: {line}" for line in found.errors)
     from gateway import app
 
-    return _finish(app.main(found, state))
+    return _finish(app.main(found, state, say))
 
 
 def ingest(options: argparse.Namespace) -> int:

@@ -1,14 +1,46 @@
 """Kernels ahead of time: what is said while they are compiled, and where they cannot be kept."""
 
+import asyncio
 import errno
 import importlib
+import os
+import signal
 import sys
+import threading
 
 import numba
 import pytest
 
+from drivers.link import LinkSpec
+from drivers.points import Point
+from drivers.sim.device import MeterSpec
+from drivers.sim.fleet import Fleet
 from gateway import cli, warm
-from tests.gateway.model.test_config import GOOD
+from gateway.acquire.plan import plan
+from gateway.model.config import load_gateway
+from gateway.spool.disk import verify
+
+POINTS = (Point("a", "holding", 0, "uint16"), Point("b", "holding", 1, "uint16"))
+CONFIG = """
+[gateway]
+id = "gw1"
+corridor = "c"
+site = "s"
+[mqtt]
+url = "mqtt://127.0.0.1:1"
+[[link]]
+name = "l1"
+url = "tcp://127.0.0.1:{port}"
+[[device]]
+name = "d1"
+link = "l1"
+unit = 1
+period_s = 0.05
+point = [
+  {{name = "a", function = "holding", address = 0, type = "uint16"}},
+  {{name = "b", function = "holding", address = 1, type = "uint16"}},
+]
+"""
 
 MODULE = """
 from drivers.jit import kernel
@@ -51,19 +83,55 @@ def test_a_cold_cache_is_told_module_by_module_and_a_warm_one_is_not(cold):
     assert sys.modules["cold_kernels"].twice(2.0) == 4.0
 
 
-def test_run_says_that_it_compiles_and_goes_on(cold, tmp_path, monkeypatch, capsys):
+async def test_a_gateway_reads_its_meters_while_kernels_are_compiled(cold, tmp_path, monkeypatch):
+    """What was read before the pipeline stands is in the spool, from the first poll on."""
     from gateway import app
 
-    async def main(plan, state):
-        print(f"{plan.spec.id} runs", file=sys.stderr)
-        return 0
+    said, compiled = [], threading.Event()
 
-    monkeypatch.setattr(app, "main", main)
+    def slow(say):
+        warm.compile_missing(say)
+        assert compiled.wait(20)
+
+    monkeypatch.setattr(app, "compile_missing", slow)
+    meter = MeterSpec("d1", LinkSpec("l1", "tcp", "127.0.0.1", 0), 1, "", POINTS)
+    async with Fleet([meter], seed=1) as fleet:
+        config = tmp_path / "gateway.toml"
+        config.write_text(CONFIG.format(port=fleet.ports["l1"]))
+        running = asyncio.ensure_future(app.main(plan(load_gateway(config)), tmp_path / "state", said.append))
+        await eventually(lambda: fleet.statistics()["requests"]["d1"] >= 5)
+        assert not (tmp_path / "state" / "spool" / "meta").exists()
+        compiled.set()
+        await eventually(lambda: verify(tmp_path / "state" / "spool")["frames"] >= 5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running == 0
+        asked = fleet.statistics()["requests"]["d1"]
+    assert said == ["compiling kernels, for this and later starts: 2/2: cold_kernels"]
+    found = verify(tmp_path / "state" / "spool")
+    assert asked - 1 <= found["frames"] <= asked  # the last one may have been cut off
+
+
+async def test_a_gateway_that_still_compiles_ends_at_once(tmp_path, monkeypatch):
+    from gateway import app
+
+    end = threading.Event()
+    monkeypatch.setattr(app, "compile_missing", lambda say: end.wait(60))
     config = tmp_path / "gateway.toml"
-    config.write_text(GOOD)
-    assert cli.main(["run", str(config)]) == 0
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["compiling kernels, for this and later starts: 2/2: cold_kernels", "ps1-gw1 runs"]
+    config.write_text(CONFIG.format(port=1))
+    running = asyncio.ensure_future(app.main(plan(load_gateway(config)), tmp_path / "state", str))
+    try:
+        await asyncio.sleep(0)  # until it takes signals
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(2):
+            assert await running == 0
+    finally:
+        end.set()
+
+
+async def eventually(holds):
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.01)
 
 
 def test_warm_tells_its_progress_and_where_kernels_are_kept(cold, tmp_path, capsys):

@@ -1,0 +1,121 @@
+"""All links of a gateway and the tasks that poll them; what they read before there is a pipeline is held, not lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers.link import Link
+from drivers.modbus import open_link
+from gateway.acquire.plan import Plan, text_blocks
+from gateway.acquire.poll import Identity, PollCounters, Poller
+from gateway.acquire.sink import Sink
+from gateway.model.clock import NS, Clock
+from gateway.model.frame import Read, Scan
+
+START_DELAY_S: Final = 0.02  # from start to the first due time: every poller is waiting by then
+CANCEL_AGAIN_S: Final = 0.1
+HELD_BYTES: Final = 16_000_000  # of early answers: a minute of compiling at 100,000 values a second
+HELD_EXTRA_BYTES: Final = 200  # what Python keeps beside each of them
+NO_ROWS: Final = np.zeros(0, np.int32)
+
+
+class Held:
+    """Takes answers while there is no pipeline, in order; a Sink.
+
+    dropped  polls for which there was no room
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._calls: list[Callable[[Sink], None]] = []
+        self._bytes = 0
+
+    def put(self, read: Read, payload: bytes) -> None:
+        """Hold the answer of a read."""
+        self._hold(len(payload), lambda sink: sink.put(read, payload))
+
+    def fail(self, read: Read, quality: int) -> None:
+        """Hold that a read has no answer."""
+        self._hold(0, lambda sink: sink.fail(read, quality))
+
+    def identify(self, device: int, name: str, text: str) -> None:
+        """Hold a string that a device told of itself."""
+        self._hold(len(text), lambda sink: sink.identify(device, name, text))
+
+    def doubtful(self, scan: Scan, now_ns: int) -> NDArray[np.int32]:
+        """Return no rows: before the first decoded value there is nothing to doubt."""
+        return NO_ROWS
+
+    def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
+        """Hold that a poll is complete."""
+        if self._bytes > HELD_BYTES:
+            self.dropped += 1
+            return
+        self._hold(0, lambda sink: sink.finish(scan, due_ns, began_ns, ended_ns))
+
+    def hand_over(self, sink: Sink) -> None:
+        """Give everything to the pipeline, in the order in which it came."""
+        for call in self._calls:
+            call(sink)
+        self._calls.clear()
+
+    def _hold(self, n_bytes: int, call: Callable[[Sink], None]) -> None:
+        if self._bytes <= HELD_BYTES:
+            self._bytes += n_bytes + HELD_EXTRA_BYTES
+            self._calls.append(call)
+
+
+class Acquisition:
+    """The links of a plan and their pollers.
+
+    links, polls  by the name of the link
+    origin_ns     the monotonic moment from which every grid is counted, once started
+    """
+
+    def __init__(self, plan: Plan, clock: Clock) -> None:
+        self.links: dict[str, Link] = {link.name: open_link(link) for link in plan.spec.links}
+        self.polls = {link.name: PollCounters() for link in plan.spec.links}
+        self.origin_ns = 0
+        self._clock = clock
+        self._held = Held()
+        self._pollers = {name: self._poller(plan, name) for name in self.links if plan.of_link(name)}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Poll from now on."""
+        self.origin_ns = self._clock.monotonic_ns() + round(START_DELAY_S * NS)
+        for name, poller in self._pollers.items():
+            self._tasks.append(tasks.create_task(poller.run(self.origin_ns), name=f"poll:{name}"))
+
+    def feed(self, sink: Sink) -> int:
+        """Hand over what was read so far, and everything from now on; returns how many polls were dropped meanwhile."""
+        self._held.hand_over(sink)
+        for poller in self._pollers.values():
+            poller.sink = sink
+        return self._held.dropped
+
+    async def stop(self) -> None:
+        """Poll no more. Cancels until the last task has ended: a library on the way may swallow a cancellation."""
+        pending = set(self._tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+
+    async def close(self) -> None:
+        """Give every endpoint back."""
+        for link in self.links.values():
+            await link.close()
+
+    def _poller(self, plan: Plan, name: str) -> Poller:
+        identities = [
+            Identity(i, d.unit, d.strings, tuple(text_blocks(p, d.max_registers) for p in d.strings))
+            for i, d in enumerate(plan.spec.devices)
+            if d.link == name and d.strings
+        ]
+        return Poller(self.links[name], plan.of_link(name), identities, self._held, self._clock, self.polls[name])
