@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
@@ -40,6 +40,28 @@ class Due:
     reads: tuple[Read, ...]
     refused: tuple[Read, ...]
     bus_s: float
+
+
+def rates_of(periods_s: Sequence[float]) -> dict[int, float]:
+    """Return how often each set of a device's scans falls due, 1/s, by their periods; one that never does is left out.
+
+    All scans meet at one moment, so a set S falls due together at 1 / lcm(S); what of that is due to larger sets is
+    taken off. Beyond the first MAX_EXACT a scan counts as read alone, which is the most it can cost. Flat-out scans,
+    of period 0, are in no set.
+    """
+    timed = [i for i, period_s in enumerate(periods_s) if period_s]
+    exact = timed[:MAX_EXACT]
+    period_ns = {1 << i: round(periods_s[i] * NS) for i in exact}
+    lcm = {0: 1}
+    for bit, each in period_ns.items():
+        lcm |= {mask | bit: math.lcm(each, so_far) for mask, so_far in lcm.items()}
+    left = {mask: Fraction(NS, each) for mask, each in lcm.items() if mask}
+    for bit in period_ns:
+        for mask in left:
+            if not mask & bit:
+                left[mask] -= left[mask | bit]
+    alone = {1 << i: 1 / periods_s[i] for i in timed[MAX_EXACT:]}
+    return {**{mask: float(rate) for mask, rate in left.items() if rate}, **alone}
 
 
 class DevicePlan:
@@ -135,26 +157,6 @@ class DevicePlan:
     def ends(self, read: Read) -> list[int]:
         """Return the addresses at which a tag of a read ends, ascending."""
         return sorted({self._spot_of_row[int(row)].end for row in read.rows})
-
-    def rates(self) -> dict[int, float]:
-        """Return how often each due-set happens, 1/s; sets of scans with a period above 0 only.
-
-        All scans meet at one moment, so a set S falls due together at 1 / lcm(S); what of that is due to larger sets is
-        taken off. Beyond the MAX_EXACT fastest periods a scan counts as read alone, which is the most it can cost.
-        """
-        timed = [i for i, scan in enumerate(self.scans) if scan.period_s]
-        exact = timed[:MAX_EXACT]
-        masks = [sum(1 << i for k, i in enumerate(exact) if chosen >> k & 1) for chosen in range(1, 1 << len(exact))]
-        left = {mask: Fraction(NS, math.lcm(*(p for p in self._periods_ns(mask)))) for mask in masks}
-        for i in exact:
-            for mask in masks:
-                if not mask >> i & 1:
-                    left[mask] -= left[mask | 1 << i]
-        alone = {1 << i: 1 / self.scans[i].period_s for i in timed[MAX_EXACT:]}
-        return {**{mask: float(rate) for mask, rate in left.items() if rate}, **alone}
-
-    def _periods_ns(self, mask: int) -> Iterable[int]:
-        return (round(scan.period_s * NS) for i, scan in enumerate(self.scans) if mask >> i & 1)
 
     def _plan(self, mask: int, all_rules: Mapping[Space, Rules]) -> Due:
         spots = [spot for spot in self._spots if mask >> spot.scan & 1]

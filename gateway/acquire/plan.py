@@ -13,8 +13,8 @@ from drivers.blocks import Block
 from drivers.decode import Placed, build_table
 from drivers.points import Point, decimals_of
 from gateway.acquire.device import DevicePlan
-from gateway.acquire.load import overloads
 from gateway.acquire.memory import Memory
+from gateway.acquire.repair import overloads
 from gateway.acquire.space import Shore, Spot, spot_of
 from gateway.model.clock import NS
 from gateway.model.corridor import Device, GatewaySpec, Tag

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from drivers.blocks import Block
-from gateway.acquire.device import DevicePlan, Due
+from gateway.acquire.device import DevicePlan, Due, rates_of
 from gateway.acquire.load import load_of
 from gateway.acquire.memory import NOTHING
 from gateway.acquire.plan import Plan
@@ -88,4 +88,4 @@ def _learnt(found: Plan, one: DevicePlan) -> dict[str, Any]:
 def _due_sets(one: DevicePlan) -> list[Due]:
     """Return the plan of every due-set that happens; a flat-out scan is one."""
     flat_out = [1 << i for i, scan in enumerate(one.scans) if not scan.period_s]
-    return [one.due(mask) for mask in (*flat_out, *sorted(one.rates()))]
+    return [one.due(mask) for mask in (*flat_out, *sorted(rates_of([scan.period_s for scan in one.scans])))]
