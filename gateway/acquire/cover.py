@@ -61,7 +61,7 @@ def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(out)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)  # devices of one profile are planned once
 def cover(spans: tuple[Span, ...], space: Space, rules: Rules, cost: Cost) -> tuple[tuple[int, int], ...]:
     """Return the cheapest legal reads as pairs (i, j): one read serves spans[i:j], from their first to their last.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import groupby
 from typing import Final
 
@@ -52,16 +51,17 @@ def rates_of(periods_s: Sequence[float]) -> dict[int, float]:
     timed = [i for i, period_s in enumerate(periods_s) if period_s]
     exact = timed[:MAX_EXACT]
     period_ns = {1 << i: round(periods_s[i] * NS) for i in exact}
+    cycle_ns = math.lcm(*period_ns.values())
     lcm = {0: 1}
     for bit, each in period_ns.items():
         lcm |= {mask | bit: math.lcm(each, so_far) for mask, so_far in lcm.items()}
-    left = {mask: Fraction(NS, each) for mask, each in lcm.items() if mask}
+    times = {mask: cycle_ns // each for mask, each in lcm.items() if mask}  # in one cycle
     for bit in period_ns:
-        for mask in left:
+        for mask in times:
             if not mask & bit:
-                left[mask] -= left[mask | bit]
+                times[mask] -= times[mask | bit]
     alone = {1 << i: 1 / periods_s[i] for i in timed[MAX_EXACT:]}
-    return {**{mask: float(rate) for mask, rate in left.items() if rate}, **alone}
+    return {**{mask: n * NS / cycle_ns for mask, n in times.items() if n}, **alone}
 
 
 class DevicePlan:
@@ -89,7 +89,6 @@ class DevicePlan:
         self._shore = shore
         self._memory = memory
         self._once = {spot_of(device, point).place for point in device.side_effects}
-        self._spot_of_row = {spot.row: spot for spot in spots}
         self._dues: dict[int, Due] = {}
         self._renew()
         memory.on_change(device.name, self._renew)
@@ -144,7 +143,7 @@ class DevicePlan:
 
     def halves(self, read: Read) -> tuple[Read, ...]:
         """Return a read as two, each of half its tags; none where all its tags are of the same registers."""
-        spots = [self._spot_of_row[int(row)] for row in read.rows]
+        spots = self._spots_of(read)
         places = list(dict.fromkeys(spot.place for spot in spots))
         if len(places) < 2:
             return ()
@@ -156,7 +155,11 @@ class DevicePlan:
 
     def ends(self, read: Read) -> list[int]:
         """Return the addresses at which a tag of a read ends, ascending."""
-        return sorted({self._spot_of_row[int(row)].end for row in read.rows})
+        return sorted({spot.end for spot in self._spots_of(read)})
+
+    def _spots_of(self, read: Read) -> list[Spot]:
+        rows = set(read.rows.tolist())
+        return [spot for spot in self._spots if spot.row in rows]
 
     def _plan(self, mask: int, all_rules: Mapping[Space, Rules]) -> Due:
         spots = [spot for spot in self._spots if mask >> spot.scan & 1]
