@@ -16,7 +16,7 @@ from drivers.points import Point
 from gateway.acquire.device import DevicePlan, Due
 from gateway.acquire.probe import Probes
 from gateway.acquire.sink import Sink
-from gateway.acquire.surgery import Surgery
+from gateway.acquire.surgery import Silence, Surgery
 from gateway.model.clock import NS, Clock
 from gateway.model.frame import Read
 
@@ -149,11 +149,13 @@ class Poller:
                 continue
             station = stations[i]
             mask, since = station.take(now_ns, self.counters)
+            due = station.plan.due(mask)
             is_resting = is_shared and now_ns < station.asks_at_ns
-            answered = await self._poll(station, station.plan.due(mask), since, now_ns, is_resting=is_resting)
+            is_there = await self._poll(station, due, since, now_ns, is_resting=is_resting)
+            answered = is_there and bool(due.reads)
             if not answered:
                 station.rest_flat_out(now_ns + FLAT_OUT_REST_NS)
-            elif station.probes.is_due(now_ns):
+            if is_there and station.probes.is_due(now_ns):
                 await self._probe(station)
             heapq.heapreplace(grid, (min(station.slots), i))
 
@@ -172,10 +174,10 @@ class Poller:
         return True
 
     async def _poll(self, station: _Station, due: Due, since: list[int], began_ns: int, *, is_resting: bool) -> bool:
-        """Read what is due of one device and hand it on; returns whether the device was there."""
+        """Read what is due of one device and hand it on; returns whether nobody was missed."""
         sink, unit = self.sink, station.unit
         silent = station.silence if is_resting else 0  # as at the last probe: nothing new is known
-        rests = False
+        missed: Silence | None = None
         good: list[Read] = []
         refused: list[tuple[Read, int]] = []
         for read in due.refused:
@@ -187,8 +189,7 @@ class Poller:
             try:
                 payload = await self.link.read(unit, read.block)
             except (NoAnswer, LinkDown, TargetAway) as error:
-                silent = error.quality  # what did not answer one read will not answer the next in time
-                rests = not isinstance(error, LinkDown)
+                missed, silent = error, error.quality  # who did not answer one read will not answer the next in time
                 sink.fail(read, silent)
             except DriverError as error:
                 sink.fail(read, error.quality)
@@ -198,19 +199,21 @@ class Poller:
                 sink.put(read, payload)
                 good.append(read)
         if refused and not silent and (good or began_ns >= station.divides_at_ns):
-            silent = await self._operate(station, due, refused, good)
+            missed = await self._operate(station, due, refused, good)
         ended_ns = self.clock.monotonic_ns()
-        if rests:
-            station.unheard(ended_ns, silent)
-        elif not silent:
+        if missed and not isinstance(missed, LinkDown):
+            station.unheard(ended_ns, missed.quality)
+        elif not missed and not is_resting:
             station.heard()
         self.counters.done += len(due.scans)
         for scan, due_ns in zip(due.scans, since, strict=True):
             sink.finish(scan, due_ns, began_ns, ended_ns)
-        return not silent
+        return not missed and not is_resting
 
-    async def _operate(self, station: _Station, due: Due, refused: list[tuple[Read, int]], good: list[Read]) -> int:
-        """Bring what can be brought of refused reads; returns the quality of the silence that came between, 0 if none.
+    async def _operate(
+        self, station: _Station, due: Due, refused: list[tuple[Read, int]], good: list[Read]
+    ) -> Silence | None:
+        """Bring what can be brought of refused reads; returns the silence that came between.
 
         A device that answers nothing whatever is asked is left whole for a while: dividing costs two requests a tag.
         """
@@ -218,7 +221,7 @@ class Poller:
         await surgery.operate(due, refused)
         if not surgery.has_answers:
             station.divides_at_ns = self.clock.monotonic_ns() + FRUITLESS_NS
-        return surgery.silent
+        return surgery.missed
 
     async def _probe(self, station: _Station) -> None:
         """Put one learnt fact to the test; what is answered is forgotten, and the next plan asks it."""

@@ -25,6 +25,7 @@ from gateway.model.frame import Read
 
 ILLEGAL_VALUE: Final = 3  # Modbus application protocol, section 7: above all a quantity that is too large
 MAX_ROUNDS: Final = 8  # new plans tried in one cycle; each forbids what the last one was refused for
+Silence = NoAnswer | LinkDown | TargetAway
 FUNCTIONS: Final[dict[int, Function]] = {code: function for function, code in READ_CODES.items()}
 
 
@@ -41,12 +42,12 @@ class _Join:
 class Surgery:
     """One cycle of a device that refused something.
 
-    silent  the quality of what was not asked any more because nobody was there; 0 while somebody is
+    missed  why the rest was not asked any more: nobody was there; None while somebody is
     """
 
     def __init__(self, link: Link, plan: DevicePlan, sink: Sink, good: list[Read]) -> None:
         """Begin with what the device has answered in this cycle."""
-        self.silent = 0
+        self.missed: Silence | None = None
         self._link = link
         self._plan = plan
         self._sink = sink
@@ -71,7 +72,7 @@ class Surgery:
             joins = list(self._joins)
             if self._answered:
                 self._plan.learn(await self._lesson())
-            if self.silent or not joins:
+            if self.missed or not joins:
                 return
             refused = await self._try_new_plan(due)
             if not refused:
@@ -98,15 +99,15 @@ class Surgery:
 
     async def _ask(self, read: Read) -> int | None:
         """Ask and hand on; returns 0 if it was answered, the code if it was refused, None if it failed otherwise."""
-        if self.silent:
-            self._sink.fail(read, self.silent)
+        if self.missed:
+            self._sink.fail(read, self.missed.quality)
             return None
         try:
             payload = await self._link.read(self._plan.device.unit, read.block)
         except IllegalAddress as error:
             return error.code
         except (NoAnswer, LinkDown, TargetAway) as error:
-            self.silent = error.quality
+            self.missed = error
             self._sink.fail(read, error.quality)
         except DriverError as error:
             self._sink.fail(read, error.quality)
@@ -163,7 +164,7 @@ class Surgery:
         block, largest = refused.block, self._largest(refused.block)
         counts = [end - block.start for end in self._plan.ends(refused)]
         counts = [count for count in counts if largest < count < block.count]
-        while counts and not self.silent:
+        while counts and not self.missed:
             middle = len(counts) // 2
             if await self._is_answered(Block(block.function, block.start, counts[middle], block.item_bytes)):
                 largest, counts = counts[middle], counts[middle + 1 :]
@@ -177,7 +178,7 @@ class Surgery:
         try:
             await self._link.read(self._plan.device.unit, block)
         except (NoAnswer, LinkDown, TargetAway) as error:
-            self.silent = error.quality
+            self.missed = error
             return False
         except DriverError:
             return False

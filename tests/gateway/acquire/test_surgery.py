@@ -309,6 +309,41 @@ async def test_silence_in_the_middle_of_surgery_ends_it():
     assert set(found.values()) == {quality.BAD_CONFIGURATION_ERROR, quality.BAD_TIMEOUT}
 
 
+async def test_a_unit_that_falls_silent_in_surgery_rests_on_a_shared_bus():
+    points = build.registers(32)
+    tags = [build.tag(point) for point in points]
+    both = [build.device(f"d{i}", tags, unit=i) for i in (1, 2)]
+    clock, made, tray = FakeClock(), plan(build.gateway(both)), Tray()
+    bus = MeterBus(clock, points, holes=(Hole("holding", 3, 1),))
+    bus.faults = {16: NoAnswer()}
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(Poller(bus, made.devices, (), tray, clock).run(clock.monotonic_ns()))
+        await clock.advance(600)
+        task.cancel()
+    assert len([block for block in bus.asked if block.start == 16]) <= 2 * (5 + 600 / 60)
+
+
+@pytest.mark.parametrize("period_s", [0.0, 1.0])
+async def test_a_device_of_which_nothing_may_be_read_costs_nothing(period_s):
+    points = build.registers(4)
+    of = build.device("d", [build.tag(p, period_s=period_s) for p in points], holes=(Hole("holding", 0, 4),))
+    async with polling(of) as (clock, bus, tray, made):
+        await clock.advance(9.5)
+    assert bus.asked == []
+    assert [set(bad(cycle, made)) for cycle in tray.cycles] == [{p.name for p in points}] * 10
+
+
+async def test_a_device_of_which_everything_was_refused_is_probed_all_the_same(tmp_path):
+    (point,) = build.registers(1)
+    memory = Memory(build.gateway([device([point])]))
+    memory.keep("d", Learnt((hole_of(point),)))
+    async with polling(device([point]), memory=memory) as (clock, bus, tray, made):
+        await clock.advance(599)
+        assert bus.asked == []
+        await clock.advance(3)
+    assert bad(tray.cycles[-1], made) == {}
+
+
 async def test_a_refused_tag_is_asked_again_after_ten_minutes_never_before_and_forgotten_when_it_answers():
     points = build.registers(16)
     wrong = points[5]
