@@ -155,7 +155,7 @@ def test_every_fault_is_documented_with_the_range_and_default_of_its_keys():
     for name, kind in KINDS.items():
         reach, _, keys, _ = rows[f" `{name}` "]
         assert reach.strip() == kind.reach
-        assert re.findall(r"`([a-z_]+)`", keys) == list(kind.parameters)
+        assert re.findall(r"`([a-z_]+)`", keys) == [*kind.choices, *kind.parameters]
         for key, number in kind.parameters.items():
             said = keys.split(f"`{key}`")[1]
             if (number.low, number.high) != (Number().low, Number().high):
@@ -163,6 +163,21 @@ def test_every_fault_is_documented_with_the_range_and_default_of_its_keys():
             if number.default is not None:
                 assert f"({number.default:g})" in said, (name, key)
             assert not number.is_whole or "whole" in said, (name, key)
+
+
+def test_every_way_to_go_wrong_is_documented_with_its_wires_and_delay():
+    from drivers.sim.hostile import HOWS
+
+    def wires(names):
+        return "all" if len(names) == 3 else ", ".join(names)
+
+    text = (ROOT / "docs" / "simulation.md").read_text().split("## Ways to go wrong")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    assert [row[0] for row in rows] == [f"`{name}`" for name in HOWS]
+    for (name, how), (_, where, delay_s, untold, what) in zip(HOWS.items(), rows, strict=True):
+        assert (where, untold) == (wires(how.wires), wires(how.untold)), name
+        assert delay_s == ("" if how.delay_s is None else f"{how.delay_s:g}"), name
+        assert len(what) > 5, name
 
 
 def test_the_unit_file_is_one_that_systemd_understands():

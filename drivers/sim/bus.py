@@ -11,11 +11,13 @@ import stat
 import termios
 import tty
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from drivers.link import LinkSpec
 from drivers.sim.frames import RtuRequests, line_time_s
-from drivers.sim.server import READ_BYTES, Respond, SimError, next_requests, rtu_frame
+from drivers.sim.hostile import Door
+from drivers.sim.play import Stage
+from drivers.sim.server import READ_BYTES, Reply, Respond, SimError, next_requests, rtu_frame
 
 PTY_SILENCE_S: Final = 0.02  # more than the pauses of a busy machine between two writes of one frame
 
@@ -43,23 +45,32 @@ class PtyEndpoint:
             raise SimError([f"link '{self.link.name}': {wrong}"])
         try:
             self._claim = _claim(self.path)
-            self._ends = ours, theirs = os.openpty()
-            tty.setraw(theirs)
-            os.set_blocking(ours, False)
-            target = os.ttyname(theirs)
-            self.path.unlink(missing_ok=True)
-            self.path.symlink_to(target)
-            self._target = target
+            self._plug()
         except OSError as error:
             await self.close()
             what = f"cannot link {self.path}: {error.strerror}"
             if error.errno == errno.EADDRINUSE:
                 what = f"{self.path} is served by another simulation, wanted a free path"
             raise SimError([f"link '{self.link.name}': {what}"]) from None
-        asyncio.get_running_loop().add_reader(ours, self._on_bytes)
 
     async def close(self) -> None:
         """Hang up, and remove the link if it is still ours."""
+        self._unplug()
+        if self._claim:
+            self._claim.close()
+            self._claim = None
+
+    def _plug(self) -> None:
+        self._ends = ours, theirs = os.openpty()
+        tty.setraw(theirs)
+        os.set_blocking(ours, False)
+        target = os.ttyname(theirs)
+        self.path.unlink(missing_ok=True)
+        self.path.symlink_to(target)
+        self._target = target
+        asyncio.get_running_loop().add_reader(ours, self._on_bytes)
+
+    def _unplug(self) -> None:
         if self._ends:
             asyncio.get_running_loop().remove_reader(self._ends[0])
             if self._target and self.path.is_symlink() and str(self.path.readlink()) == self._target:
@@ -68,9 +79,6 @@ class PtyEndpoint:
                 os.close(end)
         self._ends, self._target = None, ""
         self._inbox.clear()
-        if self._claim:
-            self._claim.close()
-            self._claim = None
 
     def drop(self) -> None:
         """Throw away what is on the line."""
@@ -80,19 +88,44 @@ class PtyEndpoint:
 
     async def run(self) -> None:
         """Answer requests until cancelled."""
-        framer, line = RtuRequests(), self.link.serial
-        while True:
-            for unit, request in await next_requests(framer, self._read, PTY_SILENCE_S) or ():
-                reply = self._respond(unit, request)
-                if unit == 0 or reply.pdu is None or reply.cut:
-                    continue  # a broadcast, an absent unit and a silent one look alike on a bus
-                frame = rtu_frame(unit, reply)
-                pace_s = (
-                    self.link.turnaround_s + line_time_s(line, len(request) + 3, len(frame)) if self._is_paced else 0.0
-                )
-                if (wait_s := reply.delay_s + pace_s) > 0:
-                    await asyncio.sleep(wait_s)
-                self._write(frame)
+        framer = RtuRequests()
+        async with asyncio.TaskGroup() as tasks:
+            stage = Stage(self.link.transport, self, tasks)
+            while True:
+                for unit, request in await next_requests(framer, self._read, PTY_SILENCE_S) or ():
+                    reply = self._respond(unit, request)
+                    if unit == 0 or not reply.is_known or reply.cut:
+                        continue  # a broadcast, an absent unit and a silent one look alike on a bus
+                    await self._reply(stage, unit, request, reply)
+
+    async def _reply(self, stage: Stage, unit: int, request: bytes, reply: Reply) -> None:
+        """Let what waited for a request happen, then answer it, or let that go wrong."""
+        stage.request()
+        if reply.pdu is None:
+            return
+        frame = rtu_frame(unit, reply)
+        line = self.link.serial
+        pace_s = self.link.turnaround_s + line_time_s(line, len(request) + 3, len(frame)) if self._is_paced else 0.0
+        await self.rest(reply.delay_s + pace_s)
+        stage.exchange(0, unit, request, reply.pdu, reply.wrong)
+        if reply.wrong is None:
+            self.send(frame)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait."""
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+
+    def end(self, how: Literal["close", "reset"]) -> None:
+        """Let the adapter be unplugged and plugged in again; when there is no terminal left, it stays unplugged."""
+        self._unplug()
+        try:
+            self._plug()
+        except OSError:
+            self._unplug()
+
+    def receive_next(self, door: Door) -> None:
+        """Do nothing: a serial line is not dialled."""
 
     async def _read(self) -> bytes:
         while not self._inbox:
@@ -114,11 +147,12 @@ class PtyEndpoint:
                 raise
         self._arrived.set()
 
-    def _write(self, frame: bytes) -> None:
+    def send(self, data: bytes) -> None:
+        """Put bytes on the line."""
         if self._ends is None:
             return
         try:
-            os.write(self._ends[0], frame)
+            os.write(self._ends[0], data)
         except BlockingIOError:
             return  # nobody reads the line: what does not fit is lost, as on a wire
 

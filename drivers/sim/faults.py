@@ -13,6 +13,7 @@ from drivers.encode import can_be_absent, codec
 from drivers.points import Point
 from drivers.profile import ProfileError, read_toml
 from drivers.sim.device import MeterSpec
+from drivers.sim.hostile import HOWS, wire_of
 from drivers.sim.signals import gauss, key_of, ramp
 
 Reach = Literal["tag", "device", "link"]
@@ -45,16 +46,33 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What a key of a fault must be: one of these words, `where` they are explained."""
+
+    words: Mapping[str, object]
+    where: str
+
+    def admits(self, value: object) -> bool:
+        """Return whether a key may have this value."""
+        return isinstance(value, str) and value in self.words
+
+    def __str__(self) -> str:
+        return f"one of the {len(self.words)} in {self.where}"
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """What a fault reaches, and its parameters.
 
     one_of    parameters of which only one can be given; is_needed: and one must be
+    choices   keys that must be given, each a word of its own list
     """
 
     reach: Reach
     parameters: Mapping[str, Number] = field(default_factory=dict)
     one_of: tuple[str, ...] = ()
     is_needed: bool = False
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
 _SHIFT: Final = {"size": Number(), "factor": Number()}
@@ -76,6 +94,11 @@ KINDS: Final[dict[str, Kind]] = {
     "slow": Kind("device", {"delay_s": Number(0, LONGEST_S, 0.5), "jitter_s": Number(0, LONGEST_S, 0.0)}),
     "exception": Kind("device", {"code": Number(1, 255, 4.0, is_whole=True)}),
     "garbage": Kind("device", {"share": Number(0, 1, 1.0)}),  # random bytes; on RTU also a wrong CRC
+    "hostile": Kind(  # answers that go wrong on the wire
+        "device",
+        {"share": Number(0, 1, 1.0), "delay_s": Number(0, LONGEST_S)},
+        choices={"how": Choice(HOWS, "docs/simulation.md")},
+    ),
     "refuse": Kind("link"),  # nothing listens; a serial adapter is unplugged
     "cut": Kind("link"),  # the connection drops at every request, and can be dialled again
 }
@@ -112,6 +135,7 @@ class Fault:
     duration_s: float = 10.0
     every_s: float | None = None
     parameters: Mapping[str, float] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reach(self) -> Reach:
@@ -121,6 +145,11 @@ class Fault:
     def parameter(self, name: str) -> float | None:
         """Return a parameter or its default."""
         return self.parameters.get(name, KINDS[self.kind].parameters[name].default)
+
+    @property
+    def how(self) -> str:
+        """In which way an answer goes wrong; KeyError for kinds that have no ways."""
+        return self.choices["how"]
 
     def occurrence(self, t: float) -> int | None:
         """Return which of its occurrences is going on at t, None when none is."""
@@ -168,6 +197,11 @@ class FaultScript:
                 lines.append(f"{place}: {wrong}")
             elif fault.kind == "nan" and not fault.tag and not any(can_be_absent(point) for point in points.values()):
                 lines.append(f"{place}: device: no point of '{fault.device}' can say that it is not available")
+            elif fault.kind == "hostile" and (wire := wire_of(meter.link.transport)) not in HOWS[fault.how].wires:
+                lines.append(
+                    f"{place}: how: '{fault.how}' does not exist on {wire}, link '{meter.link.name}'; wanted a "
+                    f"device on {' or '.join(HOWS[fault.how].wires)}"
+                )
         return lines
 
 
@@ -210,8 +244,10 @@ def parse(table: Mapping[str, Any], source: str = "faults") -> FaultScript:
 
 def _fault(entry: Mapping[str, Any], i: int) -> Fault:
     given = {key: entry[key] for key in _KEYS if key in entry}
-    parameters = {key: float(value) for key, value in entry.items() if key not in _KEYS}
-    return Fault(**{"name": f"{entry['kind']}-{i + 1}", **given}, parameters=parameters)
+    kind = KINDS[entry["kind"]]
+    parameters = {key: float(entry[key]) for key in kind.parameters if key in entry}
+    choices = {key: entry[key] for key in kind.choices}
+    return Fault(**{"name": f"{entry['kind']}-{i + 1}", **given}, parameters=parameters, choices=choices)
 
 
 def _wrong(entry: Mapping[str, Any]) -> list[str]:
@@ -222,16 +258,28 @@ def _wrong(entry: Mapping[str, Any]) -> list[str]:
         return [f"kind: {found}, wanted one of {', '.join(KINDS)}{_near(str(name), KINDS)}"]
     kind, lines = KINDS[name], []
     numbers = {**TIMES, **kind.parameters}
-    allowed = (*_NAMES, *numbers)
+    allowed = (*_NAMES, *numbers, *kind.choices)
     for key, value in entry.items():
         if key not in allowed:
             lines.append(f"unknown key {key!r}{_near(key, allowed)}")
         elif key in _NAMES:
             if not _is_name(value):
                 lines.append(f"{key}: got {value!r}, wanted a name")
+        elif key in kind.choices:
+            if not (choice := kind.choices[key]).admits(value):
+                lines.append(f"{key}: got {value!r}, wanted {choice}{_near(str(value), choice.words)}")
         elif not numbers[key].admits(value):
             lines.append(f"{key}: got {value!r}, wanted {numbers[key]}")
-    lines += [f"{key}: is missing" for key in ("device", "start_s", "duration_s") if key not in entry]
+    lines += [f"{key}: is missing" for key in ("device", "start_s", "duration_s", *kind.choices) if key not in entry]
+    how = entry.get("how")
+    if (
+        "how" in kind.choices
+        and isinstance(how, str)
+        and how in HOWS
+        and HOWS[how].delay_s is None
+        and "delay_s" in entry
+    ):
+        lines.append(f"delay_s: '{how}' has no delay, wanted none")
     if kind.reach == "tag" and "tag" not in entry:
         lines.append(f"tag: is missing, {name} happens to one tag")
     if "tag" in entry and kind.reach != "tag" and name != "nan":

@@ -17,7 +17,9 @@ from drivers.points import Point
 from drivers.sim.bus import PtyEndpoint
 from drivers.sim.device import MeterSpec, Snapshot, Value, refusal
 from drivers.sim.faults import Fault, FaultScript, FaultsError, Running, distort
+from drivers.sim.hostile import HOWS
 from drivers.sim.plants.place import World
+from drivers.sim.play import Misbehaviour
 from drivers.sim.server import Reply, ServerTls, SimError, SocketEndpoint
 from drivers.sim.signals import key_of, uniform
 from drivers.sim.truth import Injected, Truth
@@ -289,7 +291,22 @@ class Fleet:
             device.seq += 1
             device.last.update(answer.served)
             self._truth.served(self._clock.wall_ns(), device.spec.name, device.seq, answer.served)
-        return Reply(answer.pdu, delay_s=delay_s)
+        wrong = self._wrong(device, [each for each in running if each.fault.kind == "hostile"], t)
+        return Reply(answer.pdu, delay_s=delay_s, wrong=wrong)
+
+    def _wrong(self, device: Device, running: list[Running], t: float) -> Misbehaviour | None:
+        """Return what goes wrong on the wire with this answer; of several, the last of the script."""
+        found = None
+        for each in running:
+            fault = each.fault
+            key = key_of(self._world.seed, fault.name, device.spec.name)
+            if uniform(key, device.requests) < (fault.parameter("share") or 0.0):
+                delay_s = fault.parameter("delay_s")
+                delay_s = (HOWS[fault.how].delay_s or 0.0) if delay_s is None else delay_s
+                left_s = each.begins_s + fault.duration_s - t
+                found = Misbehaviour(fault.how, delay_s, left_s, each.reads, key ^ device.requests)
+                each.reads += 1
+        return found
 
     def _snapshot(self, device: Device, running: list[Running], t: float) -> Snapshot:
         """Return what every point of the device shows at t."""

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from drivers.link import LinkSpec
 from drivers.sim.frames import MAX_PDU, MBAP, RtuRequests, mbap, rtu
+from drivers.sim.hostile import Door
+from drivers.sim.play import Misbehaviour, Stage
 
 TARGET_FAILED: Final = 0x0B
 STREAM_SILENCE_S: Final = 0.05  # between two RTU frames in a TCP stream: more than a network's jitter
 READ_BYTES: Final = 4096
 CLOSE_S: Final = 0.5
+MAX_UNSENT_BYTES: Final = 1 << 18  # what a misbehaviour may pile up for a client that does not read
+LINGER_NOT: Final = struct.pack("ii", 1, 0)  # closing then sends a reset, see socket(7)
 
 
 class SimError(Exception):
@@ -34,6 +40,7 @@ class Reply:
     pdu    None: nobody answers, because there is no such unit (is_known False) or because it is silent
     noise  bytes that come instead of a frame; on RTU an empty one means: the right frame with a wrong CRC
     cut    the connection drops
+    wrong  what happens on the wire instead of this answer
     """
 
     pdu: bytes | None
@@ -41,6 +48,7 @@ class Reply:
     delay_s: float = 0.0
     noise: bytes | None = None
     cut: bool = False
+    wrong: Misbehaviour | None = None
 
 
 Respond = Callable[[int, bytes], Reply]  # unit, request PDU
@@ -102,17 +110,43 @@ async def next_requests(
 
 
 class _Connection:
-    """One client of a socket: its writer, and whether the server wants it gone."""
+    """One client of a socket: its writer, what goes wrong on it, and whether it is over."""
 
-    __slots__ = ("gone", "writer")
+    __slots__ = ("_endpoint", "gone", "stage", "writer")
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, endpoint: SocketEndpoint, tasks: asyncio.TaskGroup) -> None:
         self.writer = writer
         self.gone = asyncio.Event()
+        self.stage = Stage(endpoint.link.transport, self, tasks)
+        self._endpoint = endpoint
 
     def drop(self) -> None:
-        self.gone.set()
+        """End the connection now."""
+        self.over()
         self.writer.transport.abort()
+
+    def over(self) -> None:
+        """Let everything end that still goes on for this connection."""
+        self.gone.set()
+        self.stage.close()
+
+    def send(self, data: bytes) -> None:
+        """Send what goes wrong; what a client that does not read leaves behind is bounded."""
+        if self.writer.transport.get_write_buffer_size() < MAX_UNSENT_BYTES:
+            self.writer.write(data)
+
+    def end(self, how: Literal["close", "reset"]) -> None:
+        """End the connection, after what was sent or with a reset."""
+        if how == "reset":
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+            self.drop()
+        else:
+            self.over()
+            self.writer.close()
+
+    def receive_next(self, door: Door) -> None:
+        """Receive connections like this from now on."""
+        self._endpoint.receive_next(door)
 
     async def rest(self, seconds: float) -> None:
         """Wait, but not longer than the connection lives."""
@@ -135,6 +169,8 @@ class SocketEndpoint:
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
         self._idle = asyncio.Event()
+        self._door: Door | None = None
+        self._door_until = 0.0
 
     async def open(self) -> None:
         """Listen; a port 0 is chosen by the kernel and kept. Raises SimError."""
@@ -176,22 +212,39 @@ class SocketEndpoint:
         for connection in list(self._connections):
             connection.drop()
 
+    def receive_next(self, door: Door) -> None:
+        """Receive the next connection, or those of some time, with the steps of a misbehaviour."""
+        self._door, self._door_until = door, asyncio.get_running_loop().time() + door.for_s
+
+    def _greet(self, connection: _Connection) -> None:
+        door = self._door
+        if door is None:
+            return
+        is_late = asyncio.get_running_loop().time() >= self._door_until
+        if is_late:
+            self._door = None
+        if not (is_late and door.for_s):
+            connection.stage.begin(door.steps)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(writer)
-        self._connections.add(connection)
-        try:
-            if self._server is None:
-                return
-            if self.link.transport == "rtu+tcp":
-                await self._serve_rtu(connection, reader)
-            else:
-                await self._serve_mbap(connection, reader)
-        except (asyncio.IncompleteReadError, OSError):
-            return  # the client went away, or we dropped it
-        finally:
-            writer.close()
-            self._connections.discard(connection)
-            self._idle.set()
+        async with asyncio.TaskGroup() as tasks:
+            connection = _Connection(writer, self, tasks)
+            self._connections.add(connection)
+            try:
+                if self._server is None:
+                    return
+                self._greet(connection)
+                if self.link.transport == "rtu+tcp":
+                    await self._serve_rtu(connection, reader)
+                else:
+                    await self._serve_mbap(connection, reader)
+            except (asyncio.IncompleteReadError, OSError):
+                return  # the client went away, or we dropped it
+            finally:
+                connection.over()
+                writer.close()
+                self._connections.discard(connection)
+                self._idle.set()
 
     async def _serve_mbap(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
         while not connection.gone.is_set():
@@ -202,11 +255,10 @@ class SocketEndpoint:
             reply = self._respond(unit, request)
             if not reply.is_known:
                 reply = Reply(bytes((request[0] | 0x80, TARGET_FAILED)))
-            if reply.pdu is not None and not reply.cut:
-                noise = reply.noise
-                await self._send(connection, reply, noise or mbap(transaction, unit, reply.pdu))
-            elif reply.cut:
+            if reply.cut:
                 connection.drop()
+                return
+            await self._reply(connection, transaction, unit, request, reply)
 
     async def _serve_rtu(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
         framer = RtuRequests()
@@ -219,11 +271,19 @@ class SocketEndpoint:
                 if reply.cut:
                     connection.drop()
                     return
-                if reply.is_known and reply.pdu is not None and unit != 0:
-                    await self._send(connection, reply, rtu_frame(unit, reply))
+                if reply.is_known and unit != 0:
+                    await self._reply(connection, 0, unit, request, reply)
 
-    async def _send(self, connection: _Connection, reply: Reply, frame: bytes) -> None:
+    async def _reply(self, connection: _Connection, transaction: int, unit: int, request: bytes, reply: Reply) -> None:
+        """Let what waited for a request happen, then answer it, or let that go wrong."""
+        stage = connection.stage
+        stage.request()
         await connection.rest(reply.delay_s)
-        if not connection.gone.is_set():
+        if connection.gone.is_set():
+            return
+        stage.exchange(transaction, unit, request, reply.pdu, reply.wrong)
+        if reply.wrong is None and reply.pdu is not None:
+            is_rtu = self.link.transport == "rtu+tcp"
+            frame = rtu_frame(unit, reply) if is_rtu else reply.noise or mbap(transaction, unit, reply.pdu)
             connection.writer.write(frame)
             await connection.writer.drain()

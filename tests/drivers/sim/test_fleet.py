@@ -181,6 +181,7 @@ async def test_no_value_that_a_script_may_have_ends_the_fleet(stack, kind, key):
     number = KINDS[kind].parameters[key]
     tag = {"tag": "n"} if KINDS[kind].reach == "tag" else {}
     needed = {"value": 1} if kind == "limit" and key != "value" else {"size": 1} if key == "samples" else {}
+    needed |= {"how": "late"} if kind == "hostile" else {}
     entry = {"kind": kind, "device": "m1", "start_s": 0, "duration_s": 1e9, **tag, **needed}
     for value in (number.low, number.high):
         script = parse({"fault": [{**entry, key: int(value) if number.is_whole else value}]})
