@@ -104,13 +104,13 @@ class Exchange:
         return self.frame(pdu, transaction=0)
 
     def headed(self, *, protocol: int = 0, length: int | None = None) -> bytes:
-        """Return the right answer behind an MBAP header that says this."""
+        """Return other registers behind an MBAP header that says this."""
         length = len(self.answer) + 1 if length is None else length
-        return MBAP.pack(self.transaction, protocol, length & 0xFFFF, self.unit) + self.answer
+        return MBAP.pack(self.transaction, protocol, length & 0xFFFF, self.unit) + self.other
 
     def counted(self, count: int) -> bytes:
-        """Return the right answer with another byte count in it."""
-        return self.frame(self.answer[:1] + bytes((count & 0xFF,)) + self.answer[2:])
+        """Return other registers behind another byte count."""
+        return self.frame(self.answer[:1] + bytes((count & 0xFF,)) + self.other[2:])
 
     def noise(self, n: int = NOISE_BYTES) -> bytes:
         """Return random bytes."""
@@ -247,8 +247,8 @@ def _at_door(x: Exchange, *greeting: Step, for_s: float = 0.0) -> Iterable[Step]
 
 
 def _resized(x: Exchange, n_more: int) -> bytes:
-    """Return a well-formed answer with more or fewer bytes of registers than asked."""
-    payload = x.answer[2:]
+    """Return a well-formed answer with more or fewer bytes of other registers than asked."""
+    payload = x.other[2:]
     payload = payload[:n_more] if n_more < 0 else payload + payload[:n_more]
     return x.frame(bytes((x.answer[0], len(payload) & 0xFF)) + payload)
 
@@ -267,8 +267,10 @@ def _foreign_request(x: Exchange, unit: int) -> bytes:
     return x.frame(x.request[:1] + bytes((x.request[1] ^ 0x01,)) + x.request[2:], unit=unit)
 
 
-def _with_crc(x: Exchange, crc: int, order: Literal["little", "big"] = "little") -> bytes:
-    return x.right[:-2] + crc.to_bytes(2, order)
+def _with_crc(x: Exchange, make: Callable[[bytes], bytes]) -> bytes:
+    """Return other registers with what is made of the bytes before the CRC in its place."""
+    body = x.frame(x.other)[:-2]
+    return body + make(body)
 
 
 def _ascii(x: Exchange) -> bytes:
@@ -342,8 +344,8 @@ HOWS: Final[dict[str, How]] = {
     "foreign_unit_before": How(_bytes(lambda x: x.frame(x.other, unit=x.unit + 1) + x.right)),
     "foreign_unit_behind": How(_bytes(lambda x: x.right + x.frame(x.other, unit=x.unit + 1))),
     "foreign_unit_with_next": How(_with_next(lambda x: (x.right, x.frame(x.other, unit=x.unit + 1)))),
-    "unit_0": How(_bytes(lambda x: x.frame(x.answer, unit=0))),
-    "unit_255": How(_bytes(lambda x: x.frame(x.answer, unit=255))),
+    "unit_0": How(_bytes(lambda x: x.frame(x.other, unit=0))),
+    "unit_255": How(_bytes(lambda x: x.frame(x.other, unit=255))),
     "other_client": How(_bytes(lambda x: _foreign_request(x, x.unit))),
     "other_client_before": How(_bytes(lambda x: _foreign_request(x, x.unit + 1) + x.right), _RTU),
     "other_client_idle": How(_pair(lambda x: (x.right, _foreign_request(x, x.unit))), _RTU, 0.02),
@@ -373,7 +375,7 @@ HOWS: Final[dict[str, How]] = {
     "count_255": How(_bytes(lambda x: x.counted(255))),
     "more_registers": How(_bytes(lambda x: _resized(x, 2))),
     "fewer_registers": How(_bytes(lambda x: _resized(x, -2))),
-    "padded_inside": How(_bytes(lambda x: x.frame(x.answer + b"\0\0"))),
+    "padded_inside": How(_bytes(lambda x: x.frame(x.other + b"\0\0"))),
     "padded_behind": How(_bytes(lambda x: x.right + b"\0\0")),
     "oversized": How(_bytes(_oversized)),
     # cut, or bytes lost and doubled
@@ -386,7 +388,7 @@ HOWS: Final[dict[str, How]] = {
     # function and exception
     "function_of_neighbour": How(_bytes(lambda x: x.frame(bytes((_neighbour(x.answer[0]),)) + x.other[1:]))),
     "function_of_write": How(_bytes(lambda x: x.frame(b"\x10" + x.request[1:5]))),
-    "function_0": How(_bytes(lambda x: x.frame(b"\0" + x.answer[1:]))),
+    "function_0": How(_bytes(lambda x: x.frame(b"\0" + x.other[1:]))),
     "exception_without_code": How(_bytes(lambda x: x.frame(_exception(x, 0)[:1]))),
     "exception_code_0": How(_bytes(lambda x: x.frame(_exception(x, 0)))),
     "exception_code_12": How(_bytes(lambda x: x.frame(_exception(x, 12)))),
@@ -395,7 +397,7 @@ HOWS: Final[dict[str, How]] = {
         _bytes(lambda x: x.frame(_exception(x, 2, function=_neighbour(x.request[0] & 0x7F))))
     ),
     "exception_padded": How(_bytes(lambda x: x.frame(_exception(x, 2) + b"\0"))),
-    "exception_with_payload": How(_bytes(lambda x: x.frame(bytes((x.answer[0] | 0x80,)) + x.answer[1:]))),
+    "exception_with_payload": How(_bytes(lambda x: x.frame(bytes((x.answer[0] | 0x80,)) + x.other[1:]))),
     # echo and noise
     "echo_alone": How(_bytes(lambda x: x.frame(x.request))),
     "echo_before": How(_bytes(lambda x: x.frame(x.request) + x.right)),
@@ -415,11 +417,11 @@ HOWS: Final[dict[str, How]] = {
     "ones": How(_bytes(lambda x: b"\xff" * len(x.right))),
     "long_break": How(_bytes(lambda x: bytes(BREAK_BYTES) + x.right)),
     # bits
-    "crc_wrong": How(_bytes(lambda x: _with_crc(x, crc16(x.right[:-2]) ^ 0x5A5A)), _RTU),
-    "crc_swapped": How(_bytes(lambda x: _with_crc(x, crc16(x.right[:-2]), "big")), _RTU),
-    "crc_zero": How(_bytes(lambda x: _with_crc(x, 0)), _RTU),
-    "crc_of_request": How(_bytes(lambda x: _with_crc(x, crc16(bytes((x.unit,)) + x.request))), _RTU),
-    "crc_missing": How(_bytes(lambda x: x.right[:-2]), _RTU),
+    "crc_wrong": How(_bytes(lambda x: _with_crc(x, lambda body: (crc16(body) ^ 0x5A5A).to_bytes(2, "little"))), _RTU),
+    "crc_swapped": How(_bytes(lambda x: _with_crc(x, lambda body: crc16(body).to_bytes(2, "big"))), _RTU),
+    "crc_zero": How(_bytes(lambda x: _with_crc(x, lambda body: bytes(2))), _RTU),
+    "crc_of_request": How(_bytes(lambda x: _with_crc(x, lambda body: rtu(x.unit, x.request)[-2:])), _RTU),
+    "crc_missing": How(_bytes(lambda x: _with_crc(x, lambda body: b"")), _RTU),
     "flip_id": How(_bytes(lambda x: x.flipped(0, 1)), _TCP),
     "flip_protocol": How(_bytes(lambda x: x.flipped(2, 3)), _TCP),
     "flip_length": How(_bytes(lambda x: x.flipped(4, 5)), _TCP),
