@@ -267,6 +267,11 @@ def _foreign_request(x: Exchange, unit: int) -> bytes:
     return x.frame(x.request[:1] + bytes((x.request[1] ^ 0x01,)) + x.request[2:], unit=unit)
 
 
+def _collision(x: Exchange) -> bytes:
+    """Return what is on the line when two units answer at once: a 0 of either wins."""
+    return bytes(ours & theirs for ours, theirs in zip(x.right, x.frame(x.other, unit=x.unit + 1), strict=True))
+
+
 def _with_crc(x: Exchange, make: Callable[[bytes], bytes]) -> bytes:
     """Return other registers with what is made of the bytes before the CRC in its place."""
     body = x.frame(x.other)[:-2]
@@ -353,12 +358,14 @@ HOWS: Final[dict[str, How]] = {
     "other_client_of_other_unit": How(
         _bytes(lambda x: _foreign_request(x, x.unit + 1) + x.frame(x.other, unit=x.unit + 1) + x.right), _RTU
     ),
+    "collision": How(_bytes(_collision), _RTU),
     # transaction, protocol, length
     "id_next": How(_bytes(lambda x: x.frame(x.other, transaction=x.transaction + 1)), _TCP),
     "id_previous": How(_bytes(lambda x: x.frame(x.other, transaction=x.transaction - 1)), _TCP),
     "id_zero": How(_bytes(lambda x: x.frame(x.other, transaction=0)), _TCP),
     "id_inverted": How(_bytes(lambda x: x.frame(x.other, transaction=~x.transaction)), _TCP),
     "id_next_before": How(_bytes(lambda x: x.frame(x.other, transaction=x.transaction + 1) + x.right), _TCP),
+    "id_next_behind": How(_bytes(lambda x: x.right + x.frame(x.other, transaction=x.transaction + 1)), _TCP),
     "protocol_1": How(_bytes(lambda x: x.headed(protocol=1)), _TCP),
     "protocol_256": How(_bytes(lambda x: x.headed(protocol=256)), _TCP),
     "length_short": How(_bytes(lambda x: x.headed(length=len(x.answer))), _TCP),

@@ -55,16 +55,23 @@ def image(unit, function, start, count, generation):
     return b"".join(bytes(((unit & 1) << 7 | (start + i + shift) & 0x7F, generation & 0xFF)) for i in range(count))
 
 
+def request_of(block):
+    """Return the request PDU of a block."""
+    return bytes((block.function,)) + block.start.to_bytes(2, "big") + block.count.to_bytes(2, "big")
+
+
 class Meters:
     """All units of a line; every request raises the generation that its registers show.
 
-    asked  (generation, unit, function, start, count) of every request
-    wrong  what goes wrong with an answer: (unit, right answer) -> Misbehaviour or None
+    asked   (generation, unit, function, start, count) of every request
+    forged  (unit, request, payload) of well-formed answers that went out instead of the right one: no reader can tell
+    wrong   what goes wrong with an answer: (unit, right answer) -> Misbehaviour or None
     """
 
     def __init__(self):
         self.generation = 0
         self.asked = []
+        self.forged = set()
         self.wrong = lambda unit, answer: None
 
     def respond(self, unit, request):
@@ -79,8 +86,10 @@ class Meters:
         return Reply(answer.pdu, wrong=self.wrong(unit, answer.pdu))
 
     def is_right(self, unit, block, payload, since):
-        """Return whether a payload is what this block showed at a request later than a generation."""
+        """Return whether a payload is what this block showed at a request later than a generation, or was forged."""
         what = (unit, block.function, block.start, block.count)
+        if (unit, request_of(block), payload) in self.forged:
+            return True
         return any(
             payload == image(*what, generation)
             for generation, *asked in self.asked
