@@ -231,6 +231,11 @@ def _shifted(x: Exchange) -> Iterable[Step]:
     return () if x.before is None or x.n == 0 else (Step(_again(x)),)
 
 
+def _exception_then_shifted(x: Exchange) -> Iterable[Step]:
+    """Answer with exception 11 first, then every request with the answer to the one before."""
+    return (Step(x.frame(_exception(x, 11)) if x.before is None or x.n == 0 else _again(x)),)
+
+
 def _again(x: Exchange) -> bytes:
     """Return the frame that answered the request before, with its own transaction."""
     return x.before.right if x.before else b""
@@ -342,6 +347,7 @@ HOWS: Final[dict[str, How]] = {
     "exception_idle": How(_pair(lambda x: (x.right, x.unasked(_exception(x, 4)))), delay_s=0.02),
     "exception_then_late": How(_pair(lambda x: (x.frame(_exception(x, 11)), x.right)), delay_s=0.02),
     "exception_then_with_next": How(_with_next(lambda x: (x.frame(_exception(x, 11)), x.right))),
+    "exception_then_shifted": How(_exception_then_shifted),
     "contradiction": How(_bytes(lambda x: x.frame(x.other) + x.right)),
     "crosstalk": How(_bytes(lambda x: x.frame(x.other)), untold=_ALL),
     # from somebody else

@@ -244,7 +244,8 @@ async def through(fault, transport, folder, stalls, *, opens=open_link, is_fine=
                 await judge.insist(*target, 1 if target != A else 2, POLL_S, "before")
             met = fault.on(meters)
             end = loop.time() + 10 * TIMEOUT_S
-            for n, target in enumerate(itertools.cycle(TROUBLED)):
+            first = TROUBLED.index(COILS if fault.how.startswith("echo") else A)
+            for n, target in enumerate(itertools.islice(itertools.cycle(TROUBLED), first, None)):
                 if loop.time() > end or (n >= len(TROUBLED) and len(met) >= 3):
                     break
                 outcome = await judge.read(*target)

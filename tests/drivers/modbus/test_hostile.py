@@ -68,7 +68,7 @@ SIZE = -(-len(ROWS) // N_BATCHES)
 FINE = {Row("split", "tcp"), Row("split_in_header", "tcp"), Row("split", "tls")}
 FINE |= {Row("late", wire) for wire in ("tcp", "rtu+tcp", "rtu", "tls")}
 # Made of several exchanges: of one alone only a missing answer would be left.
-ALWAYS = {"shifted", "merged", "merged_reversed", "out_of_order"}
+ALWAYS = {"shifted", "exception_then_shifted", "merged", "merged_reversed", "out_of_order"}
 
 
 def scenes(rows, folder, **more):
