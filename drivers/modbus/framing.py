@@ -23,14 +23,17 @@ from drivers.errors import DriverError, WrongAnswer, device_exception
 from drivers.link import LinkCounters
 
 READ_FUNCTIONS: Final = frozenset({1, 2, 3, 4})  # all that this program ever sends
+REGISTER_FUNCTIONS: Final = frozenset({3, 4})
 REQUEST: Final = struct.Struct(">BBHH")  # unit, function, address, quantity
 MBAP: Final = struct.Struct(">HHH")  # transaction, protocol 0, bytes that follow
 SEED: Final = struct.Struct(">HH")  # first transaction id, step
+OWN_REFUSALS: Final = frozenset({1, 2, 3})  # by the device itself; behind any other the true answer may still come
 ERROR: Final = 0x80  # set in the function of an exception answer
 MIN_FOLLOWING: Final = 3  # unit, function, and a code or count: no answer is shorter
 MAX_FOLLOWING: Final = 254  # unit and a PDU of 253 bytes
 MAX_HELD: Final = 1024  # bytes without an answer in them: more than two of the longest frames
 GIVEN_UP: Final = 64  # transactions whose late answers are still known as late
+MAX_DOUBTS: Final = 64  # answers that may still come from one unit: more than a poll ever asks without an answer
 RTU_ECHO_BYTES: Final = 8  # a read request on the line
 
 Outcome = bytes | DriverError
@@ -118,8 +121,8 @@ class MbapFraming:
             if len(self._held) < end:
                 break
             frame, self._held = self._held[:end], self._held[end:]
-            if found is None and self._length >= 0 and tid == self._tid:
-                found = self._judge(frame)
+            if self._length >= 0 and tid == self._tid:
+                found = self._judge(frame) if found is None else WrongAnswer("two answers to one request")
             elif tid in self._given_up:
                 self._given_up.remove(tid)
                 self._counters.late_frames += 1
@@ -128,6 +131,9 @@ class MbapFraming:
                 self._counters.foreign_frames += 1
         if found is not None:
             self._length = -1
+        if isinstance(found, bytes) and self._held:
+            self.is_broken = self.has_noise = True  # the frame's length lied: what it held is nobody's values
+            return WrongAnswer("bytes behind the answer that are no frame")
         return found
 
     def _judge(self, frame: bytes) -> Outcome | None:
@@ -173,7 +179,8 @@ class Doubt:
 class RtuFraming:
     """Modbus RTU on a serial line or in a TCP stream; speaks of itself in the words of MbapFraming.
 
-    doubts  unit -> the answers that may still come from it
+    doubts     unit -> the answers that may still come from it
+    unasked_s  unit -> when it last said what nobody had asked, in seconds of now_s
     """
 
     def __init__(self, counters: LinkCounters, crc: Crc, now_s: Callable[[], float]) -> None:
@@ -181,6 +188,7 @@ class RtuFraming:
         self.is_broken = self.has_noise = False
         self.seed = b""
         self.doubts: dict[int, Doubt] = {}
+        self.unasked_s: dict[int, float] = {}
         self._counters = counters
         self._crc = crc
         self._now_s = now_s
@@ -216,30 +224,31 @@ class RtuFraming:
         if self._unit < 0:
             return None
         answers, damaged, others, noise = self._walk()
-        if not answers:
-            if not damaged:
-                return None
-            self._counters.crc_errors += 1
-            self._counters.unit(self._unit).crc_errors += 1
-            self._end(others, noise)
-            self.doubt(self._unit, self._shape)
-            return WrongAnswer("the answer's checksum is wrong")
+        if not answers and not damaged:
+            return None
         unit, shape = self._unit, self._shape
         self._end(others, noise)
+        if not answers:
+            self._counters.crc_errors += 1
+            self._counters.unit(unit).crc_errors += 1
+            self.doubt(unit, shape)
+            return WrongAnswer("the answer's checksum is wrong")
         if len(set(answers)) > 1:
             self._foreign(unit, len(answers))
             self.doubt(unit, shape)
             return WrongAnswer(f"{len(answers)} answers to one request")
         first = answers[0]
-        in_doubt = unit in self.doubts
-        if first[1] & ERROR and in_doubt:
-            self.doubts[unit].shapes = [shape]  # an old one's, or ours: those before it are settled either way
-            return WrongAnswer("an exception that may be the answer to an older request")
+        is_refusal = bool(first[1] & ERROR)
+        if self._settles(unit, first):
+            self.doubt(unit, shape)
+            return WrongAnswer("an answer that may be that to an older request")
         self.doubts.pop(unit, None)  # answers come in the order of their requests
         if len(answers) > 1:
             self._foreign(unit, len(answers) - 1)
             self.doubt(unit, shape)
-        return device_exception(first[2]) if first[1] & ERROR else first[3:-2]
+        if is_refusal and first[2] not in OWN_REFUSALS:
+            self.doubt(unit, shape)
+        return device_exception(first[2]) if is_refusal else first[3:-2]
 
     def give_up(self) -> None:
         """Stop expecting; the answer may still come."""
@@ -261,13 +270,29 @@ class RtuFraming:
         return known is None or (block.function, block.n_bytes) not in known.shapes
 
     def doubt(self, unit: int, shape: tuple[int, int]) -> None:
-        """Remember that an answer of this shape may still come from a unit."""
+        """Remember that an answer of this shape may still come from a unit, behind all those that may already."""
         known = self.doubts.setdefault(unit, Doubt([], 0.0))
         known.since_s = self._now_s()
-        if shape not in known.shapes:
+        if known.shapes[-1:] != [shape] and len(known.shapes) < MAX_DOUBTS:
             known.shapes.append(shape)
 
+    def _settles(self, unit: int, frame: bytes) -> bool:
+        """Take a frame for the first answer in doubt that looks like it: those before it have come or never will.
+
+        Returns whether there was one.
+        """
+        known = self.doubts.get(unit)
+        if known is None:
+            return False
+        function, is_error = frame[1] & 0x7F, bool(frame[1] & ERROR)
+        at = next((i for i, (f, n) in enumerate(known.shapes) if f == function and (is_error or n == frame[2])), -1)
+        del known.shapes[: at + 1]
+        if not known.shapes:
+            del self.doubts[unit]
+        return at >= 0
+
     def _foreign(self, unit: int, n: int) -> None:
+        self.unasked_s[unit] = self._now_s()
         self._counters.foreign_frames += n
         self._counters.unit(unit).foreign_frames += n
 
@@ -281,20 +306,14 @@ class RtuFraming:
     def _account(self, frame: bytes) -> None:
         """Count a whole frame that is not the answer at hand: late if it was asked for before, else foreign."""
         unit, function = frame[0], frame[1]
-        known = self.doubts.get(unit)
-        shapes = known.shapes if known else []
-        is_error = bool(function & ERROR)
-        at = next((i for i, (f, n) in enumerate(shapes) if f == function & 0x7F and (is_error or n == frame[2])), -1)
-        if at >= 0:
+        if self._settles(unit, frame):
             self._counters.late_frames += 1
             self._counters.unit(unit).late_frames += 1
-            del shapes[: at + 1]  # what was asked before it has been answered or never will be
-            if not shapes:
-                del self.doubts[unit]
             return
-        self._counters.foreign_frames += 1
-        if unit in self._counters.units:
-            self._counters.units[unit].foreign_frames += 1
+        if unit not in self._counters.units:
+            self._counters.foreign_frames += 1
+        else:
+            self._foreign(unit, 1)
             if function in READ_FUNCTIONS and len(frame) == frame[2] + 5:
                 self.doubt(unit, (function, frame[2]))  # who answers unasked may do so again
 

@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from drivers.blocks import Block
+from drivers.blocks import BITS_PER_BYTE, Block
 from drivers.errors import DeviceException, DriverError, LinkDown, NoAnswer, WrongAnswer
 from drivers.link import LinkCounters, LinkSpec, LinkState, Traffic, UnitCounters
-from drivers.modbus.framing import MbapFraming, Outcome, RtuFraming
+from drivers.modbus.framing import READ_FUNCTIONS, REGISTER_FUNCTIONS, MbapFraming, Outcome, RtuFraming
 from drivers.modbus.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,10 @@ SILENCE_CHARACTERS: Final = 3.5  # Modbus over Serial Line V1.02, section 2.5.1.
 SILENCE_MIN_S: Final = 0.002  # 1.75 ms from 19200 baud on says the same section; adapters deliver once a millisecond
 FORGET_TIMEOUTS: Final = 10  # an answer later than this many time-outs is not coming: devices do not queue for ever
 FORGET_MIN_S: Final = 10.0
+REPEAT_S: Final = 1.0  # a repeated answer comes within milliseconds; radio modems try again within a second
+SUSPECT_S: Final = 60.0  # how long a device that spoke unasked is heard out
+SUSPECT_MIN_S: Final = 0.02  # a meter's own answer is there by then, and the adapter has delivered it
+SUSPECT_FACTOR: Final = 2.0  # of the time in which nearly all of its answers came
 NOISY_TIMEOUTS: Final = 1  # how long we wait for a line to fall silent before a request
 
 # The learnt time-out of a device that shares its link: where it is longer than needed, the neighbours pay.
@@ -69,10 +73,11 @@ class ModbusLink:
         self._told: LinkState = "closed"
         self._lock = asyncio.Lock()
         self._turnarounds: dict[int, float] = {}
+        self._last = (-1, Block(3, 0, 1), 0.0)  # unit, read and time of the last answer
         self._answered: dict[int, dict[tuple[int, int], Block]] = {}
         line = spec.serial
         self._character_s = line.bits_per_character / line.baudrate if spec.transport == "rtu" else 0.0
-        self._silence_s = max(SILENCE_CHARACTERS * self._character_s, SILENCE_MIN_S)
+        self._settle_s = self._silence_s = max(SILENCE_CHARACTERS * self._character_s, SILENCE_MIN_S)
         self._where = f"{spec.host}:{spec.port}" if spec.host else spec.path
 
     async def read(self, unit: int, block: Block) -> bytes:
@@ -108,9 +113,11 @@ class ModbusLink:
         if isinstance(self._framing, MbapFraming):
             return await self._exchange(unit, block)
         await self._wait_for_silence()
+        self._doubt_twins(self._framing, unit, block)
         if unit in self._framing.doubts:
             await self._fence(self._framing, unit, block)
         payload = await self._exchange(unit, block)
+        self._last = (unit, block, self._last_byte_s)
         if not block.is_once:
             self._remember(unit, block)
         return payload
@@ -129,6 +136,7 @@ class ModbusLink:
         self._waiter = waiter
         self._sent_s = now = loop.time()
         self._deadline_s = now + self._timeout_s(seen)
+        self._settle_s = self._silence_s if self._framing.has_ids else self._quiet_after(unit, seen)
         if self._watchdog is None:
             self._watchdog = loop.call_at(self._deadline_s, self._watch)
         elif self._watchdog.when() > self._deadline_s:
@@ -196,12 +204,12 @@ class ModbusLink:
         if outcome is not None:
             self._resolve(outcome)
         elif self._settling is None and not self._framing.has_ids and self._waiter is not None:
-            self._settling = self._loop.call_at(now + self._silence_s, self._settle)
+            self._settling = self._loop.call_at(now + self._settle_s, self._settle)
 
     def _settle(self) -> None:
         """Judge what came once the line is silent."""
         self._settling = None
-        quiet_s = self._last_byte_s + self._silence_s
+        quiet_s = self._last_byte_s + self._settle_s
         if self._waiter is None:
             return
         if self._loop.time() < quiet_s:
@@ -249,12 +257,31 @@ class ModbusLink:
             await asyncio.sleep(wait_s)
         self._framing.rest()
 
+    def _quiet_after(self, unit: int, seen: UnitCounters) -> float:
+        """Return how long the line must be silent behind an answer before it is believed.
+
+        Of a device that has lately said what nobody asked, long enough for its true answer to come too: two that differ
+        are both refused.
+        """
+        said_s = self._framing.unasked_s.get(unit) if isinstance(self._framing, RtuFraming) else None
+        if said_s is None or self._loop.time() - said_s > SUSPECT_S:
+            return self._silence_s
+        usual_s = SUSPECT_FACTOR * (seen.latency.within(LEARNT_SHARE) or 0.0)
+        return max(self._silence_s, SUSPECT_MIN_S, min(usual_s, self._spec.timeout_s / 2))
+
+    def _doubt_twins(self, framing: RtuFraming, unit: int, block: Block) -> None:
+        """Doubt an answer that would look like the last one to another read: some radios and repeaters say it twice."""
+        last_unit, last, when_s = self._last
+        is_twin = (last_unit, last.function, last.n_bytes) == (unit, block.function, block.n_bytes)
+        if is_twin and last.start != block.start and self._loop.time() - when_s < REPEAT_S:
+            framing.doubt(unit, (block.function, block.n_bytes))
+
     async def _fence(self, framing: RtuFraming, unit: int, block: Block) -> None:
         """Make sure that no older answer can be taken for that to `block`; raises a DriverError leaf.
 
         A read of another shape is the fence: a device answers in the order in which it was asked, so when that one is
-        answered nothing from before can come any more. However late an old answer is, its shape tells it apart. Where
-        no other shape can be asked for, the line is left alone for a whole time-out instead.
+        answered, or refused, nothing from before can come any more. However late an old answer is, its shape tells it
+        apart.
         """
         doubt = framing.doubts[unit]
         age_s = self._loop.time() - doubt.since_s
@@ -262,11 +289,6 @@ class ModbusLink:
             del framing.doubts[unit]
             return
         fence = self._fence_for(unit, block, doubt.shapes)
-        if fence is None:
-            await asyncio.sleep(max(0.0, self._spec.timeout_s - age_s))
-            await self._wait_for_silence()
-            framing.doubts.pop(unit, None)
-            return
         self.counters.fences += 1
         try:
             await self._exchange(unit, fence)
@@ -275,18 +297,26 @@ class ModbusLink:
                 raise
         await self._wait_for_silence()
 
-    def _fence_for(self, unit: int, block: Block, shapes: list[tuple[int, int]]) -> Block | None:
-        """Return a read whose answer looks neither like one that may still come nor like that to `block`."""
-        taken = {*shapes, (block.function, block.n_bytes)}
-        for shape, known in self._answered.get(unit, {}).items():
-            if shape not in taken:
-                return known
-        if block.is_once or not block.item_bytes:
-            return None
-        for count in range(1, block.count):
-            if (block.function, count * block.item_bytes) not in taken:
-                return Block(block.function, block.start, count, block.item_bytes)
-        return None
+    def _fence_for(self, unit: int, block: Block, shapes: list[tuple[int, int]]) -> Block:
+        """Return a read whose answer looks neither like one that may still come nor like that to `block`.
+
+        One that has been answered before, a shorter one of the same kind, or one of another function: even its refusal
+        is told apart. Where all of them are in doubt, the one that was asked last: it settles most.
+        """
+        shape = block.function, block.n_bytes
+        known = sorted(self._answered.get(unit, {}).values(), key=lambda each: each.n_bytes)
+        step = 1 if block.item_bytes else BITS_PER_BYTE
+        counts = () if block.is_once else range(step, block.count, step)
+        shorter = [Block(block.function, block.start, count, block.item_bytes) for count in counts]
+        functions = sorted(READ_FUNCTIONS - {block.function}, reverse=True)
+        others = [Block(f, block.start, 1, 2 if f in REGISTER_FUNCTIONS else 0) for f in functions]
+        candidates = [each for each in (*known, *shorter, *others) if (each.function, each.n_bytes) != shape]
+
+        def settles(each: Block) -> int:
+            found = each.function, each.n_bytes
+            return shapes.index(found) if found in shapes else len(shapes)
+
+        return max(candidates, key=settles)  # the first of those that settle most
 
     def _remember(self, unit: int, block: Block) -> None:
         known = self._answered.setdefault(unit, {})
@@ -310,8 +340,10 @@ class ModbusLink:
             await asyncio.sleep(dial_s - now)
         self._next_dial_s = self._loop.time() + REDIAL_S + random.uniform(0.0, DIAL_JITTER_S)
         self.counters.dials += 1
-        if self._spec.transport != "rtu":
-            self._framing = self._new_framing()  # what a closed connection still held comes no more
+        if isinstance(self._framing, MbapFraming):
+            self._framing = self._new_framing()
+        else:
+            self._framing.rest()  # its doubts stay: a converter may hold an old answer for whoever connects next
         self._silent = 0
         try:
             async with asyncio.timeout(self._spec.timeout_s):

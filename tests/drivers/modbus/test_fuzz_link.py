@@ -86,10 +86,11 @@ def way(meters):
 
     def mutate(x):
         data = mutated(x)
-        at, payload_end = (3, -2) if x.is_rtu else (9, None)
-        payload = data[at:payload_end]
-        if data == x.frame(x.answer[:2] + payload):
-            meters.forged.add((x.unit, x.request, payload))
+        at, length, n = 3 if x.is_rtu else 9, len(x.right), len(x.answer) - 2
+        for begin in range(len(data) - length + 1):
+            payload = data[begin + at : begin + at + n]
+            if data[begin : begin + length] == x.frame(x.answer[:2] + payload):
+                meters.forged.add((x.unit, x.request, payload))
         return (Step(data),)
 
     return How(mutate)
