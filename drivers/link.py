@@ -55,7 +55,10 @@ class LinkSpec:
 #   ask   a read was asked for: (unit, block)          end   how it ended: payload or the DriverError
 #   tx rx bytes sent and received                      up    connected: bytes that seed the transaction ids
 #   down  the connection is gone: why, as text
-Traffic = tuple[float, Literal["ask", "tx", "rx", "end", "up", "down"], Any]
+#   doubt answers to older requests may still come from the unit that is asked: (their shapes, seconds since the last of
+#         them was asked for or seen, the blocks that can be its fence), see drivers/modbus/link.py
+TrafficKind = Literal["ask", "tx", "rx", "end", "up", "down", "doubt"]
+Traffic = tuple[float, TrafficKind, Any]
 
 
 class Latency:

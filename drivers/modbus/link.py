@@ -284,7 +284,9 @@ class ModbusLink:
         apart.
         """
         doubt = framing.doubts[unit]
-        age_s = self._loop.time() - doubt.since_s
+        now = self._loop.time()
+        age_s = now - doubt.since_s
+        self.ring.append((now, "doubt", (tuple(doubt.shapes), age_s, tuple(self._answered.get(unit, {}).values()))))
         if age_s > max(FORGET_MIN_S, FORGET_TIMEOUTS * self._spec.timeout_s):
             del framing.doubts[unit]
             return
