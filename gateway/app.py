@@ -16,6 +16,7 @@ from gateway.acquire.acquisition import Acquisition
 from gateway.acquire.plan import Plan, commit_phase_s
 from gateway.alarm.engine import AlarmEngine
 from gateway.alarm.journal import Journal
+from gateway.capture.recorder import Recorder
 from gateway.deliver.publish import Publisher
 from gateway.model.clock import NS, Clock, SystemClock, clock_state
 from gateway.model.corridor import LIMITS, Device, GatewaySpec
@@ -54,6 +55,8 @@ class Gateway:
         self.engine = AlarmEngine(table)
         self.publisher = Publisher(self.address, [d.name for d in spec.devices], spool, self._catalog)
         self.pipeline = Pipeline(table, spool, self.engine, self.journal, self.publisher, clock)
+        self.recorder = Recorder(spec, acquisition.links, state / "captures", clock)
+        self.journal.added = self.recorder.notice
         self._acquisition = acquisition
         self._utilisation = health.Utilisation()
         self._commands = command.Commands({"acknowledge": self._acknowledge})
@@ -78,6 +81,7 @@ class Gateway:
                 serving = [
                     tasks.create_task(self._commit(), name="commit"),
                     tasks.create_task(self._deliver(), name="deliver"),
+                    tasks.create_task(self.recorder.run(), name="capture"),
                 ]
                 if self.spec.metrics_listen:
                     serving.append(tasks.create_task(self._serve_metrics(*self.spec.metrics_listen), name="metrics"))
@@ -243,6 +247,7 @@ class Gateway:
             self._acquisition.polls,
             self.spool,
             self.publisher.counters,
+            self.recorder.counters,
             used=self._utilisation.of(self._acquisition.links, self.clock.monotonic_ns() / NS),
             events_dropped=self.journal.dropped,
             now_ns=self.clock.wall_ns(self.clock.monotonic_ns()),

@@ -11,6 +11,7 @@ from drivers.link import Latency, Link, UnitCounters
 from gateway.acquire.load import load_of
 from gateway.acquire.plan import Plan
 from gateway.acquire.poll import PollCounters
+from gateway.capture.recorder import CaptureCounters
 from gateway.deliver.publish import DeliveryCounters
 from gateway.model.clock import clock_state
 from gateway.spool.spool import Spool
@@ -35,6 +36,7 @@ def report(
     polls: Mapping[str, PollCounters],
     spool: Spool,
     delivery: DeliveryCounters,
+    captures: CaptureCounters,
     *,
     used: Mapping[str, float],
     events_dropped: int,
@@ -79,6 +81,7 @@ def report(
             "refused": delivery.refused,
             "events_dropped": events_dropped,
         },
+        "captures": {"written": captures.written, "failed": captures.failed},
         "clock": {"state": clock_state(), "offset_s": 0.0},
         "memory_bytes": memory_bytes(),
     }
@@ -169,6 +172,8 @@ def prometheus(gateway: str, health: Mapping[str, Any]) -> str:
     put("corridor_spool_ok", "gauge", int(health["spool"]["state"] == "ok"))
     for key, value in health["delivery"].items():
         put(f"corridor_delivery_{key}_total", "counter", value)
+    for key, value in health["captures"].items():
+        put(f"corridor_captures_{key}_total", "counter", value)
     for key in ("requests", "answers", *FAULTS, "noise_bytes", "fences", "dials"):
         for name, link in health["links"].items():
             put(f"corridor_link_{key}_total", "counter", link[key], f',link="{name}"')

@@ -11,10 +11,12 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("drivers/**/*.py"), *ROOT.glob("gateway/**/*.py")])
 
 # In the order in which a reading passes through them: a stage imports itself and what stands before it.
+# `capture` stands behind acquire: it keeps what a read left on the wire, and knows nothing of what becomes of it.
 STAGES = [
     "model",
     "wire",
     "acquire",
+    "capture",
     "totals",
     "detect",
     "alarm",
@@ -27,11 +29,13 @@ STAGES = [
     "app",
 ]
 
-# Processes of their own: they know the gateway only through model, wire and each other's stores.
+# Processes of their own: they know the gateway only through model, wire and each other's stores; replay through the
+# files of capture, which it hands to the device side.
 OUTSIDE = {
     "history": {"model", "wire", "history"},
     "ingest": {"model", "wire", "history", "ingest"},
     "console": {"model", "wire", "history", "console"},
+    "replay": {"model", "wire", "acquire", "capture", "replay"},
 }
 HOMES = {
     "pymodbus": ["drivers/modbus/"],

@@ -89,7 +89,7 @@ class ModbusLink:
             except DriverError as error:
                 self.ring.append((self._loop.time(), "end", error))
                 raise
-            self.ring.append((self._last_byte_s, "end", payload))
+            self.ring.append((self._loop.time(), "end", payload))
             return payload
 
     def turnaround_s(self, unit: int) -> float | None:

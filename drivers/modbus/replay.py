@@ -20,6 +20,7 @@ from drivers.modbus.framing import SEED, Doubt, MbapFraming, Outcome, RtuFraming
 from drivers.modbus.link import ModbusLink
 from drivers.modbus.stream import Stream
 
+NEARLY: Final = 0.999
 SHOWN_BYTES: Final = 16  # of a frame in a message: its header and first registers
 
 
@@ -157,12 +158,13 @@ class _Peer:
 class _Link(ModbusLink):
     """A ModbusLink that takes from a capture what it cannot know: ids, time-outs, when it may dial.
 
-    waits_s  the time-outs of the requests to come
+    waits_s, quiets_s  of the requests to come: the time-outs, and how long the line had been silent behind the answers
     """
 
     def __init__(self, spec: LinkSpec, peer: _Peer, crc: Callable[[bytes], bytes] | None) -> None:
         self.seed = b""
         self.waits_s: list[float] = []
+        self.quiets_s: list[float] = []
         super().__init__(spec, peer.dial, crc)
 
     async def open(self) -> None:
@@ -180,6 +182,9 @@ class _Link(ModbusLink):
 
     def _timeout_s(self, seen: UnitCounters) -> float:
         return self.waits_s.pop(0) if self.waits_s else self._spec.timeout_s
+
+    def _quiet_after(self, unit: int, seen: UnitCounters) -> float:
+        return max(self._silence_s, self.quiets_s.pop(0) if self.quiets_s else 0.0)
 
     async def _connect(self) -> None:
         self._next_dial_s = 0.0
@@ -241,6 +246,7 @@ class _Player:
             link.recall(unit, blocks, None if unit in self._known else Doubt(list(shapes), since_s))
         self._known.add(unit)
         link.waits_s = list(self._waits_s(read))
+        link.quiets_s = list(self._quiets_s(read))
 
     def _waits_s(self, read: _Read) -> Iterable[float]:
         """Yield the time-out of each request: when it was given up, else longer than it took."""
@@ -250,6 +256,16 @@ class _Player:
         if times:
             is_given_up = isinstance(read.end[2], DriverError)
             yield read.end[0] - times[-1] + (0.0 if is_given_up else self._spec.timeout_s)
+
+    def _quiets_s(self, read: _Read) -> Iterable[float]:
+        """Yield the silence behind the answer to each request: nearly all of it, for a timer is never early."""
+        heard_s: float | None = None
+        for when, kind, _ in [*read.during, read.end]:
+            if kind in ("tx", "end") and heard_s is not None:
+                yield NEARLY * (when - heard_s)
+                heard_s = None
+            elif kind == "rx":
+                heard_s = when
 
     async def _read(self, unit: int, block: Block) -> Outcome:
         try:

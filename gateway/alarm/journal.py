@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,7 @@ class Journal:
         self._standing: bytes | None = None
         self.dropped = 0
         self.changed = asyncio.Event()
+        self.added: Callable[[Event], None] = lambda event: None
         self._restore()
 
     def add(self, event: Event) -> None:
@@ -49,6 +51,7 @@ class Journal:
         del self._new[:-MAX_WAITING]
         self._waiting.append(event)
         self.changed.set()
+        self.added(event)
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popleft()
             self.dropped += 1

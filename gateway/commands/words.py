@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from gateway import __version__
-from gateway.commands import configuration, machine, profiles, records, services
+from gateway.commands import configuration, machine, profiles, records, replays, services
 from gateway.commands.terminal import DONE, INTERRUPTED
 
 MAX_PORT: Final = 65535
@@ -18,6 +18,12 @@ FAULTS_HELP: Final = """\
 faults.toml is a list of [[fault]] tables: kind, device, start_s, duration_s; tag for a fault of one value; name and
 every_s where wanted. Kinds of one tag: freeze, spike, step, drift, noise, stuck_high, stuck_low, limit; of a device:
 nan, silent, slow, exception, garbage; of a link: refuse, cut. docs/simulation.md has the keys of each kind."""
+
+REPLAY_HELP: Final = """\
+A gateway keeps captures in STATE/captures: the raw traffic of a link around a fault or event. Exit code 0: every read
+ended as it did then; 1: one did not (the first is named), or the file cannot be used. CSV columns: time (Unix ns),
+device, tag, value (empty where it must not be used), quality. docs/captures.md has the format, and how a capture
+becomes a test case."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,6 +114,12 @@ def parser() -> argparse.ArgumentParser:
     sub = _add(actions, "verify", records.verify, text)
     sub.add_argument("dirs", type=Path, nargs="+", metavar="DIR", help="spool folders")
     sub.add_argument("--json", action="store_true", help="print one JSON object per folder")
+
+    text = "a capture through link and decode again, in virtual time: the same bytes, the same values?"
+    sub = _add(commands, "replay", replays.replay, text, epilog=REPLAY_HELP)
+    sub.add_argument("source", type=Path, metavar="CAPTURE", help="a file that a gateway wrote into STATE/captures")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="write every value and its quality as CSV")
+    sub.add_argument("--json", action="store_true", help="print one JSON object")
 
     text = "what the database has of each gateway and boot, and what is missing"
     sub = _add(commands, "ledger", records.ledger, text)

@@ -7,6 +7,7 @@ from drivers.link import LinkCounters
 from gateway import health
 from gateway.acquire.plan import plan
 from gateway.acquire.poll import PollCounters
+from gateway.capture.recorder import CaptureCounters
 from gateway.deliver.publish import DeliveryCounters
 from gateway.model.clock import clock_state
 from gateway.spool.memory import MemorySpool
@@ -32,7 +33,15 @@ def found():
     spool = MemorySpool(1000, "c", ())
     links = {link.name: Link() for link in made.spec.links}
     return health.report(
-        made, links, polls, spool, DeliveryCounters(9, 8, 1), used={"bus0": 0.25}, events_dropped=0, now_ns=17
+        made,
+        links,
+        polls,
+        spool,
+        DeliveryCounters(9, 8, 1),
+        CaptureCounters(3, 1),
+        used={"bus0": 0.25},
+        events_dropped=0,
+        now_ns=17,
     )
 
 
@@ -48,6 +57,7 @@ def test_every_counter_of_the_contract_is_there():
     assert said["devices"] == {"d": {"requests": 4, "late_frames": 1, "p99_s": None}}
     assert {"state", "bytes", "oldest_s", "unsent", "dropped", "dropped_values"} <= said["spool"].keys()
     assert {"published", "acknowledged", "refused"} <= said["delivery"].keys()
+    assert said["captures"] == {"written": 3, "failed": 1}
     assert {"state", "offset_s"} <= said["clock"].keys()
     assert said["memory_bytes"] > 1_000_000
 

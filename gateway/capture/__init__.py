@@ -1,0 +1,1 @@
+"""Raw traffic around faults and events, kept as files that `corridor replay` plays again."""
