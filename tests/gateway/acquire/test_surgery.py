@@ -251,9 +251,12 @@ async def test_bits_of_one_refused_register_are_blamed_together_and_asked_once()
 
 async def test_a_part_that_answers_is_delivered_where_the_whole_value_is_refused():
     points = [*build.registers(4), Point("wide", "holding", 8, "uint32"), Point("low", "holding", 9, "uint16")]
-    async with polling(device(points), holes=(Hole("holding", 8, 1),)) as (clock, _bus, tray, made):
-        await clock.advance(2.9)
+    async with polling(device(points), holes=(Hole("holding", 8, 1),)) as (clock, bus, tray, made):
+        await clock.advance(0.9)
+        n = bus.n_refused
+        await clock.advance(2)
     assert [set(bad(cycle, made)) for cycle in tray.cycles] == [{"wide"}] * 3
+    assert bus.n_refused == n
 
 
 async def test_nothing_is_learnt_from_a_device_that_answers_nothing_and_it_is_not_asked_to_death():
