@@ -50,7 +50,7 @@ class Probes:
             None if fact.max_bits else learnt.max_bits,
             learnt.turnaround_s,
         )
-        block = self._block(without)
+        block = self._block(fact, without)
         return Probe(block, without) if block else None
 
     def _renew(self, now_ns: int) -> None:
@@ -62,13 +62,22 @@ class Probes:
         self._due_ns = {fact: self._due_ns.get(fact, now_ns + PROBE_NS) for fact in facts}
         self._at_ns = min(self._due_ns.values(), default=NEVER_NS)
 
-    def _block(self, without: Learnt) -> Block | None:
-        """Return the smallest read of a tag that would be asked again, else a read that only the new plan has."""
+    def _block(self, fact: Learnt, without: Learnt) -> Block | None:
+        """Return a read that a fact forbids and that would be asked without it.
+
+        Of a hole the smallest, of a limit the largest.
+        What a fact does not forbid is answered whether it still holds or not, and proves nothing.
+        """
         plan = self._plan
         now, then = plan.due(plan.all_scans), plan.due_with(without)
-        still = {read.block for read in then.refused}
-        freed = [read.block for read in now.refused if read.block not in still]
-        if freed:
-            return min(freed, key=lambda block: block.count)
-        asked = {read.block for read in now.reads}
-        return next((read.block for read in then.reads if read.block not in asked), None)
+        freed = {read.block for read in now.refused} - {read.block for read in then.refused}
+        tests = [block for block in (*freed, *(read.block for read in then.reads)) if _forbids(fact, block)]
+        return (min if fact.refused else max)(tests, key=lambda block: block.count, default=None)
+
+
+def _forbids(fact: Learnt, block: Block) -> bool:
+    if fact.refused:
+        return fact.refused[0].lies_in(block)
+    if block.item_bytes == 0:
+        return fact.max_bits is not None and block.count > fact.max_bits
+    return fact.max_registers is not None and block.n_bytes > 2 * fact.max_registers

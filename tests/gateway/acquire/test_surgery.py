@@ -257,6 +257,7 @@ async def test_a_part_that_answers_is_delivered_where_the_whole_value_is_refused
         await clock.advance(2)
     assert [set(bad(cycle, made)) for cycle in tray.cycles] == [{"wide"}] * 3
     assert bus.n_refused == n
+    assert len([block for block in bus.asked if (block.start, block.end) == (8, 10)]) == 1  # known to be refused
 
 
 async def test_nothing_is_learnt_from_a_device_that_answers_nothing_and_it_is_not_asked_to_death():
@@ -296,10 +297,11 @@ async def test_surgery_never_reads_a_point_with_side_effects_again():
     points = [*(Point(f"p{i}", "input", i, "uint16") for i in range(12) if i != 2), once]
     wrong = Point("p7", "input", 7, "uint16")
     of = device(points, side_effects=(once,))
-    async with polling(of, holes=(hole_of(wrong),), max_registers=4) as (clock, bus, tray, made):
+    holes = (hole_of(wrong), hole_of(once))
+    async with polling(of, holes=holes, max_registers=4) as (clock, bus, tray, made):
         await clock.advance(9.5)
     assert len([block for block in bus.asked if block.start <= 2 < block.end]) == 10
-    assert all(set(bad(cycle, made)) == {"p7"} for cycle in tray.cycles)
+    assert all(set(bad(cycle, made)) == {"p7", "average"} for cycle in tray.cycles)
 
 
 async def test_silence_in_the_middle_of_surgery_ends_it():
@@ -307,7 +309,7 @@ async def test_silence_in_the_middle_of_surgery_ends_it():
     async with polling(device(points), holes=(Hole("holding", 3, 1),)) as (clock, bus, tray, made):
         bus.faults = {16: NoAnswer()}
         await clock.advance(0.9)
-    assert len(bus.asked) < 12
+    assert bus.asked[-1].start == 16  # nobody was asked after that
     found = bad(tray.cycles[0], made)
     assert set(found.values()) == {quality.BAD_CONFIGURATION_ERROR, quality.BAD_TIMEOUT}
 
@@ -381,6 +383,19 @@ async def test_old_limits_are_tried_again_every_ten_minutes_with_one_read_each()
         bus.set(points)
         await clock.advance(700)
         assert made.devices[0].learnt == Learnt()
+    assert all(bad(cycle, made) == {} for cycle in tray.cycles)
+
+
+@pytest.mark.parametrize("spans", [((0, 180),), ((0, 5), (21, 30), (44, 65))], ids=["one span", "other groups"])
+async def test_a_limit_that_still_holds_is_never_forgotten(spans):
+    limit = 30
+    points = [Point(f"r{a}", "holding", a, "uint16") for start, end in spans for a in range(start, end)]
+    async with polling(device(points, max_registers=50), max_registers=limit) as (clock, bus, tray, made):
+        await clock.advance(0.9)
+        n = bus.n_refused
+        await clock.advance(3605)
+        assert bus.n_refused - n == 6
+        assert made.devices[0].learnt == Learnt(max_registers=limit)
     assert all(bad(cycle, made) == {} for cycle in tray.cycles)
 
 
