@@ -65,17 +65,21 @@ def _changes(own: Mapping[int, DevicePlan]) -> Iterator[_Change]:
 def _repair(own: Mapping[int, DevicePlan], load: float, change: _Change) -> tuple[float, str] | None:
     """Return what the smallest change of this kind that fits costs, samples per second, and how to say it."""
     others = load - sum(share_of(own[number]) for number in change.scans)
-    for tenths in (TENTHS[-1], *TENTHS):
-        slowed = {number: _slowed(own[number], scans, tenths) for number, scans in change.scans.items()}
-        fits = others + sum(share_of(own[number], periods) for number, periods in slowed.items()) <= 1.0
-        fits = fits and all(max(periods) <= MAX_PERIOD_S for periods in slowed.values())
-        if tenths == TENTHS[-1] and not fits:
-            return None  # not even the slowest would do
-        if fits and tenths != TENTHS[-1]:
-            number, scans = next(iter(change.scans.items()))
-            lost = sum(_samples_lost(own[n], periods) for n, periods in slowed.items())
-            return lost, change.words.format(_seconds([slowed[number][i] for i in scans]))
-    return None
+
+    def slowed(tenths: int) -> dict[int, Periods]:
+        return {number: _slowed(own[number], scans, tenths) for number, scans in change.scans.items()}
+
+    def fits(of: Mapping[int, Periods]) -> bool:
+        return others + sum(share_of(own[number], periods_s) for number, periods_s in of.items()) <= 1.0
+
+    if not fits(slowed(TENTHS[-1])):
+        return None  # not even the slowest would do
+    found = next((of for of in map(slowed, TENTHS) if fits(of)), {})
+    if not found or max(map(max, found.values())) > MAX_PERIOD_S:
+        return None
+    number, scans = next(iter(change.scans.items()))
+    lost = sum(_samples_lost(own[n], periods_s) for n, periods_s in found.items())
+    return lost, change.words.format(_seconds([found[number][i] for i in scans]))
 
 
 def _slowed(one: DevicePlan, scans: Sequence[int], tenths: int) -> Periods:
