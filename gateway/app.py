@@ -35,6 +35,7 @@ from gateway.wire.topics import GatewayAddress, parse
 log = logging.getLogger(__name__)
 
 MEMORY_SPOOL_BYTES: Final = 32_000_000  # when no disk will have us: some 45 min at 1,000 values/s
+TURNAROUNDS_NS: Final = 60 * NS  # how often what the links have learnt is looked at
 DRAIN_S: Final = 0.8  # for the last frames on their way out, likewise
 DRAIN_LOOK_S: Final = 0.02
 LAST_WORDS_S: Final = 0.5  # for the goodbye to the broker: SIGTERM must end within 2 s
@@ -58,6 +59,7 @@ class Gateway:
         self.recorder = Recorder(spec, acquisition.links, state / "captures", clock)
         self.journal.added = self.recorder.notice
         self._acquisition = acquisition
+        self._turnarounds_due_ns = 0
         self._utilisation = health.Utilisation()
         self._commands = command.Commands({"acknowledge": self._acknowledge})
         self._commit_phase_s = commit_phase_s(table, spec.spool_commit_s)
@@ -116,6 +118,7 @@ class Gateway:
             await self.clock.sleep_until(due_ns)
             await self.spool.commit()
             self._note_alarms()
+            self._note_turnarounds()
             await asyncio.to_thread(self._commit_small_files)
 
     def _note_alarms(self) -> None:
@@ -123,6 +126,17 @@ class Gateway:
         if self._noted != self.engine.revision:
             self._noted = self.engine.revision
             self.journal.stand(self._alarms())
+
+    def _note_turnarounds(self) -> None:
+        """Hand what the links have learnt of their devices to the plan's memory, once a minute."""
+        now_ns = self.clock.monotonic_ns()
+        if now_ns < self._turnarounds_due_ns:
+            return
+        self._turnarounds_due_ns = now_ns + TURNAROUNDS_NS
+        for device in self.spec.devices:
+            found = self._acquisition.links[device.link].turnaround_s(device.unit)
+            if found is not None:
+                self.plan.memory.note_turnaround(device.name, found)
 
     def _alarms(self) -> bytes:
         return encode_alarms(self.clock.wall_ns(self.clock.monotonic_ns()), self.engine.standing())

@@ -24,6 +24,8 @@ SILENT_REDIAL: Final = 3  # requests in a row without any answer: the other end 
 
 SILENCE_CHARACTERS: Final = 3.5  # Modbus over Serial Line V1.02, section 2.5.1.1: what ends a frame
 SILENCE_MIN_S: Final = 0.002  # 1.75 ms from 19200 baud on says the same section; adapters deliver once a millisecond
+ANSWER_OVERHEAD_BYTES: Final = 5  # unit, function, byte count, CRC
+RETRY_SHARE: Final = 0.5  # of the time-out: a try that took longer has cost the neighbours enough
 FORGET_TIMEOUTS: Final = 10  # an answer later than this many time-outs is not coming: devices do not queue for ever
 FORGET_MIN_S: Final = 10.0
 REPEAT_S: Final = 1.0  # a repeated answer comes within milliseconds; radio modems try again within a second
@@ -116,7 +118,16 @@ class ModbusLink:
         self._doubt_twins(self._framing, unit, block)
         if unit in self._framing.doubts:
             await self._fence(self._framing, unit, block)
-        payload = await self._exchange(unit, block)
+        asked_s = self._loop.time()
+        try:
+            payload = await self._exchange(unit, block)
+        except WrongAnswer:
+            if block.is_once or self._loop.time() - asked_s > RETRY_SHARE * self._spec.timeout_s:
+                raise
+            await self._wait_for_silence()  # a damaged answer came at once: there is time for one more try
+            if unit in self._framing.doubts:
+                await self._fence(self._framing, unit, block)
+            payload = await self._exchange(unit, block)
         self._last = (unit, block, self._last_byte_s)
         if not block.is_once:
             self._remember(unit, block)
@@ -163,7 +174,8 @@ class ModbusLink:
         self._silent = 0
         if self.state != self._told:
             self._tell("answers")
-        own = max(0.0, took - (len(request) + block.n_bytes + 5) * self._character_s)
+        wire_s = (len(request) + block.n_bytes + ANSWER_OVERHEAD_BYTES + SILENCE_CHARACTERS) * self._character_s
+        own = max(0.0, took - wire_s)
         known = self._turnarounds.get(unit, own)
         self._turnarounds[unit] = known + TURNAROUND_WEIGHT * (own - known)
         return payload
@@ -233,6 +245,7 @@ class ModbusLink:
         self._resolve(outcome)
 
     def _lost(self, why: str) -> None:
+        self._framing.give_up()  # what was asked may be answered to whoever connects next
         self._drop(why)
         self._fail(LinkDown(f"{self._spec.name}: connection lost: {why}"))
 

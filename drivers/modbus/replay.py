@@ -8,6 +8,7 @@ time-out of a request from when it was given up, and whether it might dial from 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -241,9 +242,11 @@ class _Player:
         peer.accepts.clear()
         if ups:
             link.seed = ups[0][2]
+        first_tx_s = min((piece[0] for piece in read.all_of("tx")), default=math.inf)
         for when, _, (shapes, age_s, blocks) in read.all_of("doubt"):
+            is_from_before = when <= first_tx_s and unit not in self._known
             since_s = self._zero_s + when - age_s
-            link.recall(unit, blocks, None if unit in self._known else Doubt(list(shapes), since_s))
+            link.recall(unit, blocks, Doubt(list(shapes), since_s) if is_from_before else None)
         self._known.add(unit)
         link.waits_s = list(self._waits_s(read))
         link.quiets_s = list(self._quiets_s(read))

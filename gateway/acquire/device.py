@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
@@ -83,6 +83,7 @@ class DevicePlan:
         self.number = number
         self.device = device
         self.link = link
+        self._link_numbers_requests = link.transport in ("tcp", "tls")
         self.scans = tuple(scans)
         self.all_scans = (1 << len(scans)) - 1
         self._spots = sorted(spots, key=lambda s: (s.space, s.start, s.end))
@@ -172,6 +173,8 @@ class DevicePlan:
             asked = [spot for spot in rest if rules.may_read(spot.start, spot.end)]
             reads += self._cheapest(space, asked, rules)
             refused += [self.read_of([spot]) for spot in rest if not rules.may_read(spot.start, spot.end)]
+        if not self._link_numbers_requests:
+            reads = _apart(reads)
         for _, same in groupby(once, lambda s: s.place):
             reads.append(self.read_of(list(same), is_once=True))
         scans = tuple(scan for i, scan in enumerate(self.scans) if mask >> i & 1)
@@ -190,4 +193,21 @@ class DevicePlan:
         at = self._shore.at(first.space, first.start)
         end = at + block.count * width_of(first.space)
         rows = np.array([spot.row for spot in spots], np.int32)
-        return Read(self.number, block, at, end, rows, is_once)
+        return Read(self.number, replace(block, is_once=is_once), at, end, rows)
+
+
+def _apart(reads: Sequence[Read]) -> list[Read]:
+    """Return the reads so that one does not follow another of the same shape where that can be helped.
+
+    Without transaction ids the link puts a short read between two that a repeated answer could mix up.
+    """
+    out: list[Read] = []
+    rest = list(reads)
+    while rest:
+        last = _shape(out[-1]) if out else None
+        out.append(rest.pop(next((i for i, read in enumerate(rest) if _shape(read) != last), 0)))
+    return out
+
+
+def _shape(read: Read) -> tuple[int, int]:
+    return read.block.function, read.block.n_bytes

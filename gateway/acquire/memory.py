@@ -29,6 +29,7 @@ FILE: Final = "learnt.json"
 MAX_FILE_BYTES: Final = 4_000_000  # 10,000 devices of some refused registers each; more was not written by us
 MAX_REFUSED: Final = 4096  # facts of one device; more than any has tags
 MAX_TURNAROUND_S: Final = 60.0  # the longest time-out that a link can have
+NEWS_S: Final = 0.002  # and how much at least: a fast network's jitter is no reason to write to a card
 NEWS: Final = 0.25  # share by which a turnaround has to differ to be worth a new plan and a write
 N_ADDRESSES: Final = 0x1_0000
 
@@ -83,7 +84,8 @@ class Memory:
     def note_turnaround(self, device: str, seconds: float) -> None:
         """Take how long a device needs to answer; what hardly differs from what is known changes nothing."""
         known = self.of(device).turnaround_s
-        if 0 < seconds <= MAX_TURNAROUND_S and (known is None or abs(seconds - known) > NEWS * known):
+        is_news = known is None or abs(seconds - known) > max(NEWS * known, NEWS_S)
+        if 0 < seconds <= MAX_TURNAROUND_S and is_news:
             self.keep(device, replace(self.of(device), turnaround_s=seconds))
 
     def commit(self) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from drivers import quality
 from drivers.blocks import Block
 from drivers.decode import decode_text
@@ -201,6 +204,10 @@ class Poller:
         if refused and not silent and (good or began_ns >= station.divides_at_ns):
             missed = await self._operate(station, due, refused, good)
         ended_ns = self.clock.monotonic_ns()
+        for scan in due.scans if good else ():
+            if (rows := sink.doubtful(scan, ended_ns)).size:
+                await self._confirm(unit, good, rows)
+                ended_ns = self.clock.monotonic_ns()
         if missed and not isinstance(missed, LinkDown):
             station.unheard(ended_ns, missed.quality)
         elif not missed and not is_resting:
@@ -209,6 +216,16 @@ class Poller:
         for scan, due_ns in zip(due.scans, since, strict=True):
             sink.finish(scan, due_ns, began_ns, ended_ns)
         return not missed and not is_resting
+
+    async def _confirm(self, unit: int, good: Sequence[Read], rows: NDArray[np.int32]) -> None:
+        """Read again what brought these rows; what has side effects stands as it is."""
+        for read in good:
+            if read.is_once or not np.isin(read.rows, rows).any():
+                continue
+            try:
+                self.sink.put(read, await self.link.read(unit, read.block))
+            except DriverError as error:
+                self.sink.fail(read, error.quality)
 
     async def _operate(
         self, station: _Station, due: Due, refused: list[tuple[Read, int]], good: list[Read]

@@ -41,7 +41,6 @@ class Read:
     device   number of the device
     at, end  bytes of the image that the answer fills; a bit fills a byte
     rows     int32[r], the rows that it serves, in the order of their addresses
-    is_once  it changes the device: asked once in an interval of its scan, whatever comes back
     """
 
     device: int
@@ -49,7 +48,11 @@ class Read:
     at: int
     end: int
     rows: NDArray[np.int32]
-    is_once: bool = False
+
+    @property
+    def is_once(self) -> bool:
+        """Whether it changes the device: asked once in an interval of its scan, whatever comes back."""
+        return self.block.is_once
 
 
 @dataclass(frozen=True, slots=True)

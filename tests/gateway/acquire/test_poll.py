@@ -5,6 +5,8 @@ import contextlib
 import itertools
 from collections import Counter
 
+import numpy as np
+
 from drivers import quality
 from drivers.blocks import Block
 from drivers.errors import DeviceException, LinkDown, NoAnswer, TargetAway
@@ -55,6 +57,9 @@ class Tray:
 
     def identify(self, device, name, text):
         self.strings[name] = text
+
+    def doubtful(self, scan, now_ns):
+        return np.zeros(0, np.int32)
 
     def finish(self, scan, due_ns, began_ns, ended_ns):
         self.frames.append((scan.device, due_ns, began_ns, ended_ns))

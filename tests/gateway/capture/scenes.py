@@ -55,11 +55,11 @@ def well(n: int, frame: bytes) -> Iterator[tuple[float, bytes]]:
     yield 0.001, frame
 
 
-def at(number: int, instead: Callable[[bytes], list[tuple[float, bytes]]]) -> Misbehave:
-    """Return a line on which only the answer to one request is something else."""
+def at(number: int, instead: Callable[[bytes], list[tuple[float, bytes]]], *more: int) -> Misbehave:
+    """Return a line on which only the answers to one request, or some more, are something else."""
 
     def misbehave(n: int, frame: bytes) -> Iterator[tuple[float, bytes]]:
-        yield from instead(frame) if n == number else well(n, frame)
+        yield from instead(frame) if n in (number, *more) else well(n, frame)
 
     return misbehave
 
@@ -88,6 +88,8 @@ SCENES = {
     "rtu_late_answer_fenced": Scene("rtu", at(8, lambda f: [(1.1 * TIMEOUT_S, f)]), TURNS * 3),
     "rtu_no_answer": Scene("rtu", at(5, lambda f: []), TURNS * 2),
     "rtu_wrong_checksum": Scene("rtu", at(3, lambda f: [(0.001, damaged(f))]), TURNS * 2),
+    # the first answer, and that to the second try; the fence between them is answered
+    "rtu_wrong_checksum_twice": Scene("rtu", at(3, lambda f: [(0.001, damaged(f))], 5), TURNS * 2),
     "rtu_foreign_frame": Scene("rtu", at(6, lambda f: [(0.001, foreign(f)), (0.02, f)]), TURNS * 2),
     "rtu_foreign_frame_instead": Scene("rtu+tcp", at(5, lambda f: [(0.001, foreign(f))]), TURNS * 2),
     "rtu_answer_twice": Scene("rtu+tcp", at(5, lambda f: [(0.001, f + f)]), TURNS * 2),

@@ -19,7 +19,7 @@ from tests.gateway.capture import scenes
 CASES = sorted(path.stem for path in scenes.DATA.glob("*.jsonl"))
 ALL_BAD = {  # what a case must contain, lest it be a case of nothing
     "rtu_late_answer": "BadTimeout",
-    "rtu_wrong_checksum": "BadCommunicationError",
+    "rtu_wrong_checksum_twice": "BadCommunicationError",
     "rtu_foreign_frame_instead": "BadTimeout",
     "tcp_silent": "BadNoCommunication",
     "tcp_nan": "BadSensorFailure",
@@ -82,7 +82,7 @@ def test_a_checksum_that_is_not_looked_at_is_seen(monkeypatch):
 
     right = replaying._crc_of(LinkSpec("l", "rtu"))
     monkeypatch.setattr(replaying, "_crc_of", lambda spec: lambda frame: Any(right(frame)))
-    assert "now answer of 1 bytes" in differs("rtu_wrong_checksum")
+    assert "now answer of 1 bytes" in differs("rtu_wrong_checksum_twice")
 
 
 def test_a_transaction_id_that_is_not_looked_at_is_seen(monkeypatch):
