@@ -45,16 +45,18 @@ GC_OBJECTS: Final = 20_000  # made and not freed before the collector looks: at 
 class Gateway:
     """One gateway: everything behind the pollers that a gateway.toml asks for."""
 
-    def __init__(self, plan: Plan, state: Path, acquisition: Acquisition, spool: Spool, clock: Clock) -> None:
+    def __init__(
+        self, plan: Plan, state: Path, acquisition: Acquisition, spool: Spool, clock: Clock, catalog: Catalog
+    ) -> None:
         spec, table = plan.spec, plan.table
         self.plan = plan
         self.clock = clock
         self.address = GatewayAddress(spec.corridor, spec.site, spec.id)
         self.spool = spool
-        self._devices, self._catalog = _catalog(plan)
+        self._catalog = catalog
         self.journal = Journal(state)
         self.engine = AlarmEngine(table)
-        self.publisher = Publisher(self.address, [d.name for d in spec.devices], spool, self._catalog)
+        self.publisher = Publisher(self.address, [d.name for d in spec.devices], spool, catalog.catalog)
         self.pipeline = Pipeline(table, spool, self.engine, self.journal, self.publisher, clock)
         self.recorder = Recorder(spec, acquisition.links, state / "captures", clock)
         self.journal.added = self.recorder.notice
@@ -167,8 +169,8 @@ class Gateway:
         await client.subscribe_as_published(self.address.command())
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._greet(client), name="greet")
                 tasks.create_task(self.publisher.run(client), name="data")
+                tasks.create_task(self._greet(client), name="greet")
                 tasks.create_task(self._tell_events(client), name="events")
                 tasks.create_task(self._tell_health(client), name="health")
                 tasks.create_task(self._obey(client), name="commands")
@@ -191,9 +193,9 @@ class Gateway:
             self._catalog_changed.clear()
             devices = [
                 CatalogDevice(**{**_fields(device), "strings": self.pipeline.strings.get(device.name, {})})
-                for device in self._devices
+                for device in self._catalog.devices
             ]
-            payload = Catalog(self._catalog, devices).encode()
+            payload = Catalog(self._catalog.catalog, devices).encode()
             await self._publish(client, self.address.leaf("catalog"), payload, retain=True)
             await self._catalog_changed.wait()
 
@@ -292,21 +294,20 @@ class Gateway:
             await server.serve_forever()
 
 
-def _catalog(plan: Plan) -> tuple[list[CatalogDevice], str]:
-    """Return the devices of the catalog, and what it is called."""
+def catalog_of(plan: Plan) -> Catalog:
+    """Return what a plan reads, as everybody else is told."""
     devices = [_catalog_device(device) for device in plan.spec.devices]
-    return devices, identify(devices)
+    return Catalog(identify(devices), devices)
 
 
 def _folder(spec: GatewaySpec, state: Path) -> Path:
     return spec.spool_path if spec.spool_path.is_absolute() else state / spec.spool_path
 
 
-def _open_spool(plan: Plan, state: Path) -> Spool:
+def _open_spool(plan: Plan, state: Path, catalog: str) -> Spool:
     """Return the spool on disk, or one in memory when the disk will not have us: polling and publishing go on."""
     folder = _folder(plan.spec, state)
     texts = scan_texts(plan.table)
-    _, catalog = _catalog(plan)
     try:
         return DiskSpool(folder, plan.spec.spool_max_bytes, catalog, texts)
     except OSError as error:
@@ -366,16 +367,17 @@ async def _serve(
     plan: Plan, state: Path, acquisition: Acquisition, clock: Clock, stop: asyncio.Event, say: Say
 ) -> None:
     """Load the kernels and the spool while the pollers are at work already, then take over what they read."""
+    catalog = catalog_of(plan)
     async with asyncio.TaskGroup() as tasks:
         stopping = tasks.create_task(stop.wait())
-        preparing = tasks.create_task(asyncio.to_thread(_prepare, plan, state, say))
+        preparing = tasks.create_task(asyncio.to_thread(_prepare, plan, state, catalog.catalog, say))
         await asyncio.wait({stopping, preparing}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         preparing.cancel()
     if preparing.cancelled():
         return  # told to end while a compiler was at work, which nothing can interrupt
     spool = preparing.result()
-    gateway = Gateway(plan, state, acquisition, spool, clock)
+    gateway = Gateway(plan, state, acquisition, spool, clock, catalog)
     log.info(
         "gateway %s: boot %d, %d devices, %d tags, %d links",
         plan.spec.id, spool.boot, len(plan.spec.devices), plan.table.n, len(plan.spec.links),
@@ -383,9 +385,10 @@ async def _serve(
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
+    gc.enable()
     await gateway.run(stop)
 
 
-def _prepare(plan: Plan, state: Path, say: Say) -> Spool:
+def _prepare(plan: Plan, state: Path, catalog: str, say: Say) -> Spool:
     compile_missing(say)
-    return _open_spool(plan, state)
+    return _open_spool(plan, state, catalog)

@@ -97,6 +97,7 @@ class Acquisition:
         self._held.hand_over(sink)
         for poller in self._pollers.values():
             poller.sink = sink
+            poller.is_early = False
         return self._held.dropped
 
     async def stop(self) -> None:
@@ -118,4 +119,4 @@ class Acquisition:
             for i, d in enumerate(plan.spec.devices)
             if d.link == name and d.strings
         ]
-        return Poller(self.links[name], plan.of_link(name), identities, self._held, self._clock, self.polls[name])
+        return Poller(self.links[name], plan.of_link(name), identities, self._held, self._clock, self.polls[name], True)

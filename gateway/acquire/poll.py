@@ -26,6 +26,7 @@ from gateway.model.frame import Read
 BACKOFF_FIRST_S: Final = 5.0  # DESIGN section 2: a dead unit on a shared bus is probed at 5 s, doubling to 60 s
 BACKOFF_CAP_S: Final = 60.0
 FLAT_OUT_REST_NS: Final = NS  # period 0 and nobody there: one attempt a second, as the link dials
+EARLY_REST_NS: Final = NS // 20
 FRUITLESS_NS: Final = 60 * NS  # as the longest back-off: a device that refuses whatever it is asked
 IDENTITY_PERIOD_NS: Final = 3600 * NS  # strings are read at start and once an hour
 IDENTITY_RETRY_NS: Final = 60 * NS  # of a device that was away: as often as the longest back-off
@@ -116,7 +117,10 @@ class _Station:
 
 @dataclass(slots=True)
 class Poller:
-    """The devices of one link and their grid."""
+    """The devices of one link and their grid.
+
+    is_early  there is no pipeline yet: whoever polls flat out would take the processor from what makes it
+    """
 
     link: Link
     plans: Sequence[DevicePlan]
@@ -124,6 +128,7 @@ class Poller:
     sink: Sink
     clock: Clock
     counters: PollCounters = field(default_factory=PollCounters)
+    is_early: bool = False
 
     async def run(self, origin_ns: int) -> None:
         """Poll for ever; `origin_ns` is the monotonic moment from which every grid is counted.
@@ -158,6 +163,8 @@ class Poller:
             answered = is_there and bool(due.reads)
             if not answered:
                 station.rest_flat_out(now_ns + FLAT_OUT_REST_NS)
+            elif self.is_early:
+                station.rest_flat_out(now_ns + EARLY_REST_NS)
             if is_there and station.probes.is_due(now_ns):
                 await self._probe(station)
             heapq.heapreplace(grid, (min(station.slots), i))

@@ -223,7 +223,9 @@ async def test_a_gateway_captures_what_it_published(tmp_path, name):
         devices = [build.device("m1", [build.tag(p, period_s=0.4) for p in points], link="line", unit=1)]
         made, clock = plan(build.gateway(devices, links=[link])), SystemClock()
         acquisition = Acquisition(made, clock)
-        gateway = app.Gateway(made, tmp_path, acquisition, MemorySpool(10_000, "c", scan_texts(made.table)), clock)
+        gateway = app.Gateway(
+            made, tmp_path, acquisition, MemorySpool(10_000, "c", scan_texts(made.table)), clock, app.catalog_of(made)
+        )
         append = gateway.spool.append
 
         def kept(frame):
