@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from drivers import jit
 from drivers.points import decimals_of
 from gateway import __version__, command, health
 from gateway.acquire.acquisition import Acquisition
@@ -382,6 +383,7 @@ async def _serve(
         "gateway %s: boot %d, %d devices, %d tags, %d links",
         plan.spec.id, spool.boot, len(plan.spec.devices), plan.table.n, len(plan.spec.links),
     )  # fmt: skip
+    log.debug("%d bytes of the compiler handed back", jit.release())
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
