@@ -27,6 +27,7 @@ from gateway.wire.frame_lines import LineWriter, scan_texts
 MS_NS: Final = 1_000_000
 REMOVED: Final = "removed"  # the step of an alarm whose limit, tag or device has left the configuration
 MISSES: Final = 2  # polls in a row without an answer before a device counts as away: one is noise on a thin link
+TURN_GAP_S: Final = 0.001  # between turns: seven kernels cost 15 us a call, so frames that come faster share them
 NO_ROWS: Final = np.zeros(0, np.int32)
 MAX_TURN: Final = 512  # frames that go through the kernels in one call; more than a turn of the loop ever brings
 
@@ -80,6 +81,8 @@ class Pipeline:
         self._totals = Totals(table)
         self._scratch = Scratch()
         self._ready: list[tuple[Scan, int, int, int]] = []
+        self._is_scheduled = False
+        self._next_turn_s = 0.0
 
     def resume(self, standing: Iterable[AlarmRecord]) -> None:
         """Take the standing alarms of the last run: what is back to normal by now is seen at the first poll.
@@ -143,18 +146,31 @@ class Pipeline:
     def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
         """Stamp the poll and put it in line for this turn's kernels."""
         steady_ns = (began_ns + ended_ns) // 2
-        middle = self._clock.wall_ns(steady_ns)
-        middle = max(middle, int(self._time_ns[scan.number]) + MS_NS)  # per tag, time never goes back
-        if not self._ready:
-            asyncio.get_running_loop().call_soon(self._turn)
-        elif len(self._ready) >= MAX_TURN:
+        wall_ns = self._clock.wall_ns(steady_ns)
+        middle = max(wall_ns, int(self._time_ns[scan.number]) + MS_NS)  # per tag, time never goes back
+        if len(self._ready) >= MAX_TURN:
             self._turn()
-            asyncio.get_running_loop().call_soon(self._turn)
+        if not self._is_scheduled:
+            self._schedule()
         if self._has_reason[scan.device]:
             self._has_reason[scan.device] = bool(self._reason[self._rows_of[scan.device]].any())
         self._is_in_line[scan.device] = True
         self._time_ns[scan.number], self._steady_ns[scan.number] = middle, steady_ns
-        self._ready.append((scan, self._clock.wall_ns(due_ns), middle, (ended_ns - began_ns + 1) // 2))
+        self._ready.append((scan, wall_ns + due_ns - steady_ns, middle, (ended_ns - began_ns + 1) // 2))
+
+    def _schedule(self) -> None:
+        """Have the frames at hand taken at the end of this turn of the loop; a little later if one has just ended."""
+        loop = asyncio.get_running_loop()
+        self._is_scheduled = True
+        if loop.time() < self._next_turn_s:
+            loop.call_at(self._next_turn_s, self._on_schedule)
+        else:
+            loop.call_soon(self._on_schedule)
+
+    def _on_schedule(self) -> None:
+        self._is_scheduled = False
+        self._turn()
+        self._next_turn_s = asyncio.get_running_loop().time() + TURN_GAP_S
 
     def _turn(self) -> None:
         """Take every frame that is complete through decode, detect, alarm, spool and out to the live lane."""
@@ -162,16 +178,17 @@ class Pipeline:
             return
         taken, self._ready = self._ready, []
         table = self.table
-        ready = np.array([scan.number for scan, *_ in taken], np.int32)
+        numbers = [each[0].number for each in taken]
+        ready = np.array(numbers, np.int32)
         self._decode(ready)
         counted = self._totals.update(ready, self._steady_ns, self._value, self._quality)
         self._bank.update(ready, self._steady_ns, self._value, self._quality)
         seq = self.spool.next_seq
         for row, verdict in counted:
-            self._tell_total(row, verdict, seq + [scan.number for scan, *_ in taken].index(table.scan_of[row]))
+            self._tell_total(row, verdict, seq + numbers.index(table.scan_of[row]))
         changed = self._bank.changed(ready, self._quality, self._quality_before)
         if changed.size:
-            self._tell(changed, {int(scan.number): seq + k for k, (scan, *_) in enumerate(taken)})
+            self._tell(changed, {number: seq + k for k, number in enumerate(numbers)})
         for k, (scan, due_ns, time_ns, uncertainty_ns) in enumerate(taken):
             rows = slice(scan.start, scan.stop)
             value, quality = self._value[rows], self._quality[rows]

@@ -180,7 +180,7 @@ class RtuFraming:
     """Modbus RTU on a serial line or in a TCP stream; speaks of itself in the words of MbapFraming.
 
     doubts     unit -> the answers that may still come from it
-    unasked_s  unit -> when it last said what nobody had asked, in seconds of now_s
+    suspect_s  unit -> when something last went wrong between it and us, in seconds of now_s
     """
 
     def __init__(self, counters: LinkCounters, crc: Crc, now_s: Callable[[], float]) -> None:
@@ -188,7 +188,7 @@ class RtuFraming:
         self.is_broken = self.has_noise = False
         self.seed = b""
         self.doubts: dict[int, Doubt] = {}
-        self.unasked_s: dict[int, float] = {}
+        self.suspect_s: dict[int, float] = {}
         self._counters = counters
         self._crc = crc
         self._now_s = now_s
@@ -269,10 +269,15 @@ class RtuFraming:
         known = self.doubts.get(unit)
         return known is None or (block.function, block.n_bytes) not in known.shapes
 
-    def doubt(self, unit: int, shape: tuple[int, int]) -> None:
-        """Remember that an answer of this shape may still come from a unit, behind all those that may already."""
+    def doubt(self, unit: int, shape: tuple[int, int], *, is_suspect: bool = True) -> None:
+        """Remember that an answer of this shape may still come from a unit, behind all those that may already.
+
+        is_suspect  something went wrong, so it may come out of turn too
+        """
         known = self.doubts.setdefault(unit, Doubt([], 0.0))
         known.since_s = self._now_s()
+        if is_suspect:
+            self.suspect_s[unit] = known.since_s
         if known.shapes[-1:] != [shape] and len(known.shapes) < MAX_DOUBTS:
             known.shapes.append(shape)
 
@@ -292,7 +297,7 @@ class RtuFraming:
         return at >= 0
 
     def _foreign(self, unit: int, n: int) -> None:
-        self.unasked_s[unit] = self._now_s()
+        self.suspect_s[unit] = self._now_s()
         self._counters.foreign_frames += n
         self._counters.unit(unit).foreign_frames += n
 

@@ -29,8 +29,8 @@ RETRY_SHARE: Final = 0.5  # of the time-out: a try that took longer has cost the
 FORGET_TIMEOUTS: Final = 10  # an answer later than this many time-outs is not coming: devices do not queue for ever
 FORGET_MIN_S: Final = 10.0
 REPEAT_S: Final = 1.0  # a repeated answer comes within milliseconds; radio modems try again within a second
-SUSPECT_S: Final = 60.0  # how long a device that spoke unasked is heard out
-SUSPECT_MIN_S: Final = 0.02  # a meter's own answer is there by then, and the adapter has delivered it
+SUSPECT_S: Final = 10.0  # how long a device is heard out after something went wrong
+SUSPECT_MIN_S: Final = 0.05  # its own answer is there by then, through the adapter and a busy machine
 SUSPECT_FACTOR: Final = 2.0  # of the time in which nearly all of its answers came
 NOISY_TIMEOUTS: Final = 1  # how long we wait for a line to fall silent before a request
 
@@ -62,6 +62,7 @@ class ModbusLink:
         self._spec = spec
         self._dial = dial
         self._crc = crc
+        self._is_numbered = crc is None
         self._loop = asyncio.get_running_loop()
         self._stream: Stream | None = None
         self._framing = self._new_framing()
@@ -76,6 +77,7 @@ class ModbusLink:
         self._lock = asyncio.Lock()
         self._turnarounds: dict[int, float] = {}
         self._last = (-1, Block(3, 0, 1), 0.0)  # unit, read and time of the last answer
+        self._has_twin = False  # whether the last answer would look like that to the read at hand
         self._answered: dict[int, dict[tuple[int, int], Block]] = {}
         line = spec.serial
         self._character_s = line.bits_per_character / line.baudrate if spec.transport == "rtu" else 0.0
@@ -84,15 +86,21 @@ class ModbusLink:
 
     async def read(self, unit: int, block: Block) -> bytes:
         """Return exactly `block.n_bytes` payload bytes of `unit`; raises a DriverError leaf."""
-        async with self._lock:
-            self.ring.append((self._loop.time(), "ask", (unit, block)))
-            try:
+        ring, loop = self.ring, self._loop
+        await self._lock.acquire()
+        try:
+            ring.append((loop.time(), "ask", (unit, block)))
+            if self._is_numbered and self._stream is not None and self._stream.transport is not None:
+                payload = await self._exchange(unit, block)
+            else:
                 payload = await self._read(unit, block)
-            except DriverError as error:
-                self.ring.append((self._loop.time(), "end", error))
-                raise
-            self.ring.append((self._loop.time(), "end", payload))
+            ring.append((loop.time(), "end", payload))
             return payload
+        except DriverError as error:
+            ring.append((loop.time(), "end", error))
+            raise
+        finally:
+            self._lock.release()
 
     def turnaround_s(self, unit: int) -> float | None:
         """Return how long a device takes to answer, without the characters on the wire; None while unknown."""
@@ -273,21 +281,23 @@ class ModbusLink:
     def _quiet_after(self, unit: int, seen: UnitCounters) -> float:
         """Return how long the line must be silent behind an answer before it is believed.
 
-        Of a device that has lately said what nobody asked, long enough for its true answer to come too: two that differ
-        are both refused.
+        Of a device with which something went wrong lately, or whose last answer looked alike, long enough for its true
+        answer to come too: two that differ are both refused.
         """
-        said_s = self._framing.unasked_s.get(unit) if isinstance(self._framing, RtuFraming) else None
-        if said_s is None or self._loop.time() - said_s > SUSPECT_S:
+        wrong_s = self._framing.suspect_s.get(unit) if isinstance(self._framing, RtuFraming) else None
+        if not self._has_twin and (wrong_s is None or self._loop.time() - wrong_s > SUSPECT_S):
             return self._silence_s
         usual_s = SUSPECT_FACTOR * (seen.latency.within(LEARNT_SHARE) or 0.0)
         return max(self._silence_s, SUSPECT_MIN_S, min(usual_s, self._spec.timeout_s / 2))
 
     def _doubt_twins(self, framing: RtuFraming, unit: int, block: Block) -> None:
         """Doubt an answer that would look like the last one to another read: some radios and repeaters say it twice."""
+        self._has_twin = False
         last_unit, last, when_s = self._last
         is_twin = (last_unit, last.function, last.n_bytes) == (unit, block.function, block.n_bytes)
         if is_twin and last.start != block.start and self._loop.time() - when_s < REPEAT_S:
-            framing.doubt(unit, (block.function, block.n_bytes))
+            framing.doubt(unit, (block.function, block.n_bytes), is_suspect=False)
+            self._has_twin = True
 
     async def _fence(self, framing: RtuFraming, unit: int, block: Block) -> None:
         """Make sure that no older answer can be taken for that to `block`; raises a DriverError leaf.

@@ -331,7 +331,7 @@ HOWS: Final[dict[str, How]] = {
     ),
     # twice
     "duplicated": How(_bytes(lambda x: x.right + x.right)),
-    "duplicated_later": How(_pair(lambda x: (x.right, x.right)), delay_s=0.02),
+    "duplicated_later": How(_pair(lambda x: (x.right, x.right)), delay_s=0.02, untold=_RTU),
     "duplicated_with_next": How(_with_next(lambda x: (x.right, x.right))),
     "duplicated_behind_next": How(_behind_next(lambda x: (x.right, x.right)), delay_s=0.02),
     "half_then_whole": How(_bytes(lambda x: _halves(x)[0] + x.right)),
@@ -340,7 +340,7 @@ HOWS: Final[dict[str, How]] = {
     # what nobody asked for
     "unasked_before": How(_bytes(lambda x: x.unasked(x.other) + x.right)),
     "unasked_behind": How(_bytes(lambda x: x.right + x.unasked(x.other))),
-    "unasked_idle": How(_pair(lambda x: (x.right, x.unasked(x.other))), delay_s=0.02),
+    "unasked_idle": How(_pair(lambda x: (x.right, x.unasked(x.other))), delay_s=0.02, untold=_RTU),
     "unasked_with_next": How(_with_next(lambda x: (x.right, x.unasked(x.other)))),
     "exception_before": How(_bytes(lambda x: x.unasked(_exception(x, 4)) + x.right)),
     "exception_behind": How(_bytes(lambda x: x.right + x.frame(_exception(x, 4)))),

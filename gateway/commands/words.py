@@ -17,7 +17,7 @@ MAX_PORT: Final = 65535
 FAULTS_HELP: Final = """\
 faults.toml is a list of [[fault]] tables: kind, device, start_s, duration_s; tag for a fault of one value; name and
 every_s where wanted. Kinds of one tag: freeze, spike, step, drift, noise, stuck_high, stuck_low, limit; of a device:
-nan, silent, slow, exception, garbage; of a link: refuse, cut. docs/simulation.md has the keys of each kind."""
+nan, silent, slow, exception, garbage, hostile; of a link: refuse, cut. docs/simulation.md has the keys of each kind."""
 
 REPLAY_HELP: Final = """\
 A gateway keeps captures in STATE/captures: the raw traffic of a link around a fault or event. Exit code 0: every read

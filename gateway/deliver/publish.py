@@ -19,11 +19,14 @@ from gateway.wire.topics import GatewayAddress
 log = logging.getLogger(__name__)
 
 REST_S: Final = 0.005  # after a PUBACK: frames ready meanwhile travel together (ACQUISITION section 8)
+REST_PER_FRAME_S: Final = 0.00125  # longer behind many frames: a message costs as much as a poll, however small it is
+REST_MAX_S: Final = 0.02
 LIVE_FRAMES: Final = 64  # of one device waiting in memory; beyond it the spool brings them
 MESSAGE_FRAMES: Final = 128  # in one message of the backlog
 MESSAGE_BYTES: Final = 128 * 1024  # well below every broker's default limit
 HEADER_BYTES: Final = 96  # of a message's first line without the frames' numbers
 SEQ_BYTES: Final = 12  # of one number in it
+BOOK_S: Final = 0.05
 BACKLOG_IN_FLIGHT: Final = 8  # messages of the backlog on their way: the rest of the window is for the live lane
 IDLE_S: Final = 0.5  # how often an empty backlog is looked at again
 
@@ -59,6 +62,7 @@ class Publisher:
         self._offered: list[_Lane] = []
         self._client: Client | None = None
         self._claimed: set[int] = set()
+        self._acked: list[int] = []  # by the broker, but not yet booked
         self._refused: set[tuple[int, int]] = set()
         self._codes_told: set[int] = set()
         self._position = START
@@ -105,10 +109,13 @@ class Publisher:
         seqs = [seq for seq, _ in frames]
 
         def acked(code: int) -> None:
-            self._settle(self._spool.boot, seqs, code)
-            self._claimed.difference_update(seqs)
+            if code < REFUSED:
+                self._book_later(seqs)
+            else:
+                self._refuse(self._spool.boot, seqs, code)
+                self._claimed.difference_update(seqs)
             loop = asyncio.get_running_loop()
-            lane.rests_until_s = loop.time() + REST_S
+            lane.rests_until_s = loop.time() + min(max(REST_S, REST_PER_FRAME_S * len(seqs)), REST_MAX_S)
             if self._client is client and lane.waiting:
                 loop.call_at(lane.rests_until_s, self._send_live, lane)
             else:
@@ -122,12 +129,20 @@ class Publisher:
             return
         self.counters.published += 1
 
-    def _settle(self, boot: int, seqs: Iterable[int], code: int) -> None:
-        if code < REFUSED:
-            self.counters.acknowledged += 1
-            for first, last in as_ranges(seqs):
-                self._spool.ack(boot, first, last)
-            return
+    def _book_later(self, seqs: Sequence[int]) -> None:
+        """Move the cursor soon, over what all devices had acknowledged by then: those of one alone are full of gaps."""
+        self.counters.acknowledged += 1
+        if not self._acked:
+            asyncio.get_running_loop().call_later(BOOK_S, self._book)
+        self._acked += seqs
+
+    def _book(self) -> None:
+        for first, last in as_ranges(sorted(self._acked)):
+            self._spool.ack(self._spool.boot, first, last)
+        self._claimed.difference_update(self._acked)
+        self._acked.clear()
+
+    def _refuse(self, boot: int, seqs: Iterable[int], code: int) -> None:
         if code not in self._codes_told:
             self._codes_told.add(code)
             log.error("broker refuses data: PUBACK 0x%02x; the frames stay in the spool", code)
@@ -136,6 +151,7 @@ class Publisher:
 
     async def run(self, client: Client) -> None:
         """Bring live frames and the backlog over this connection until it is lost."""
+        self._book()
         self._claimed.clear()
         self._refused.clear()
         self._position = START
@@ -192,7 +208,12 @@ class Publisher:
         seqs = [seq for seq, _ in frames]
 
         def acked(code: int) -> None:
-            self._settle(found.boot, seqs, code)
+            if code < REFUSED:
+                self.counters.acknowledged += 1
+                for first, last in as_ranges(seqs):
+                    self._spool.ack(found.boot, first, last)
+            else:
+                self._refuse(found.boot, seqs, code)
             window.release()
 
         client.send(self._address.device(device, "data"), message(found.boot, found.catalog, frames), acked)

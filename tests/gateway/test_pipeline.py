@@ -38,6 +38,12 @@ class Lane:
         pass
 
 
+async def taken(pipeline):
+    """Wait until every frame went through the kernels."""
+    while pipeline._ready:
+        await asyncio.sleep(0)
+
+
 class Rig:
     """A pipeline of two devices with two reads each."""
 
@@ -69,8 +75,7 @@ class Rig:
         self.pipeline.finish(scan, began - 3 * MS, began, self.clock.monotonic_ns())
 
     async def turn(self):
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await taken(self.pipeline)
 
     def frames(self):
         return list(self.spool._frames.values())
@@ -257,14 +262,14 @@ async def test_any_read_fits_the_image_whatever_was_planned(tmp_path):
     pipeline.put(merged.reads[1], bytes(range(12)))
     pipeline.finish(fast, 0, 0, 10)
     pipeline.finish(slow, 0, 0, 10)
-    await asyncio.sleep(0)
+    await taken(pipeline)
     value = {name: float(pipeline._value[row]) for name, row in by_name.items()}
     assert value == {**{f"v{i}": float(2 * i * 256 + 2 * i + 1) for i in range(6)}, "c": 1.0, "e": 1.0}
     (alone,) = [r for r in one.due(1).reads if r.block.function == 3]
     assert (alone.block.start, alone.block.count) == (0, 5)
     pipeline.put(alone, bytes(10))
     pipeline.finish(fast, 0, 0, 10)
-    await asyncio.sleep(0)
+    await taken(pipeline)
     assert [float(pipeline._value[by_name[f"v{i}"]]) for i in (0, 1, 2, 4)] == [0.0, 515.0, 0.0, 0.0]  # v1 is not due
 
 

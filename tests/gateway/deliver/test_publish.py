@@ -77,6 +77,8 @@ async def settle():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(publish, "REST_S", 0.0)
+    monkeypatch.setattr(publish, "REST_PER_FRAME_S", 0.0)
+    monkeypatch.setattr(publish, "BOOK_S", 0.0)
     monkeypatch.setattr(publish, "IDLE_S", 0.001)
 
 
@@ -98,6 +100,7 @@ async def test_a_live_frame_goes_at_once_and_moves_the_cursor_on_its_puback():
         assert len(line.fields) == int((f.quality & BAD == 0).sum())
         assert not rig.spool.is_acked(1, f.seq)
         broker.answer()
+        await settle()
         assert rig.spool.is_acked(1, f.seq)
 
 
@@ -174,6 +177,7 @@ async def test_a_refused_message_is_counted_and_not_sent_again_in_a_hot_loop():
     async with rig.session() as broker:
         await until(lambda: broker.sent)
         broker.answer()
+        await settle()
         assert rig.spool.is_acked(1, f.seq)
 
 
