@@ -17,7 +17,7 @@ from gateway.spool.memory import MemorySpool
 from gateway.wire.frame_lines import scan_texts
 from tests.gateway import build
 from tests.gateway.clock import FakeClock
-from tests.gateway.test_pipeline import Lane
+from tests.gateway.test_pipeline import Lane, taken
 
 TOTAL = Point("energy", "holding", 0, "uint32", kind="counter", unit="kWh", max_rate=10.0)
 
@@ -49,7 +49,12 @@ async def polled(folder, point=TOTAL):
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(poller.run(clock.monotonic_ns()))
         await clock.advance(5)
-        yield clock, meter, spool, journal
+
+        async def seconds(n):
+            await clock.advance(n)
+            await taken(pipeline)
+
+        yield seconds, meter, spool, journal
         task.cancel()
 
 
@@ -66,10 +71,10 @@ def told(journal):
 
 
 async def test_one_wrong_answer_is_never_booked(tmp_path):
-    async with polled(tmp_path) as (clock, meter, spool, journal):
+    async with polled(tmp_path) as (seconds, meter, spool, journal):
         before = meter.asked
         meter.wrong = [0]
-        await clock.advance(3)
+        await seconds(3)
         assert meter.asked == before + 3 + 1
         values = booked(spool)
         assert None not in values
@@ -78,26 +83,26 @@ async def test_one_wrong_answer_is_never_booked(tmp_path):
 
 
 async def test_a_reset_is_booked_once_confirmed_and_told_with_its_registers(tmp_path):
-    async with polled(tmp_path) as (clock, meter, spool, journal):
+    async with polled(tmp_path) as (seconds, meter, spool, journal):
         meter.wrong = [7, 7, 12]
-        await clock.advance(2)
+        await seconds(2)
         assert booked(spool)[-2:] == [7, 12]
         assert told(journal) == [("CounterReset", "00000007")]
 
 
 async def test_a_doubt_that_nobody_answers_is_bad_and_what_comes_next_goes_on(tmp_path):
-    async with polled(tmp_path) as (clock, meter, spool, _journal):
+    async with polled(tmp_path) as (seconds, meter, spool, _journal):
         meter.wrong = [0, NoAnswer()]
-        await clock.advance(2)
+        await seconds(2)
         assert booked(spool)[-2] is None
         assert booked(spool)[-1] > 1000
 
 
 async def test_two_wrong_answers_are_bad_and_say_why(tmp_path):
-    async with polled(tmp_path) as (clock, meter, spool, journal):
+    async with polled(tmp_path) as (seconds, meter, spool, journal):
         meter.wrong = [0, 3_000_000]
-        await clock.advance(1)
+        await seconds(1)
         assert int(list(spool._frames.values())[-1].quality[0]) == BAD_DATA_UNAVAILABLE
         assert told(journal) == [("BadDataUnavailable", "002dc6c0")]
-        await clock.advance(1)
+        await seconds(1)
         assert booked(spool)[-1] > 1000

@@ -12,8 +12,8 @@ from drivers.sim.hostile import HOWS, How, Step
 from drivers.sim.play import Misbehaviour
 from tests.drivers.modbus.bench import CALM, POLL_S, TROUBLED, A, Judge, Meters, serving, stage
 
-FEW, MANY = 300, 100_000  # mutated answers, per wire
-FEW_LINES, MANY_LINES = 10, 40  # at the same time
+FEW, MANY = 120, 100_000  # mutated answers, per wire
+FEW_LINES, MANY_LINES = 6, 40  # at the same time
 PER_LINK = 30  # mutated answers that one link must live through
 SHARE = 0.5  # of answers; the others are right, so that links get over it
 WIRES = ("tcp", "rtu")
