@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from drivers import quality
 from drivers.blocks import Block
 from drivers.decode import decode_text
-from drivers.errors import DriverError, IllegalAddress, LinkDown, NoAnswer, TargetAway
+from drivers.errors import DriverError, IllegalAddress, LinkDown, NoAnswer, TargetAway, WrongAnswer
 from drivers.link import Link
 from drivers.points import Point
 from gateway.acquire.device import DevicePlan, Due
@@ -25,6 +25,7 @@ from gateway.model.frame import Read
 
 BACKOFF_FIRST_S: Final = 5.0  # DESIGN section 2: a dead unit on a shared bus is probed at 5 s, doubling to 60 s
 BACKOFF_CAP_S: Final = 60.0
+MISHEARD_POLLS: Final = 3  # in a row: a damaged answer or two happen on a noisy line, and the next poll is good
 FLAT_OUT_REST_NS: Final = NS  # period 0 and nobody there: one attempt a second, as the link dials
 EARLY_REST_NS: Final = NS // 20
 FRUITLESS_NS: Final = 60 * NS  # as the longest back-off: a device that refuses whatever it is asked
@@ -58,11 +59,13 @@ class _Station:
     slots       when each scan is due next, monotonic ns
     asks_at_ns  until then it rests, as a dead unit on a shared bus; `pause_s` is how long it would rest next
     silence     the quality of its tags meanwhile
+    misheard    polls since it was last heard that brought nothing but wrong answers
     divides_at_ns  until then a device that answers nothing keeps its refused reads whole
     """
 
     __slots__ = (
-        "asks_at_ns", "divides_at_ns", "pause_s", "periods_ns", "plan", "probes", "silence", "slots", "unit",
+        "asks_at_ns", "divides_at_ns", "misheard", "pause_s", "periods_ns", "plan", "probes", "silence", "slots",
+        "unit",
     )  # fmt: skip
 
     def __init__(self, plan: DevicePlan, origin_ns: int) -> None:
@@ -73,6 +76,7 @@ class _Station:
         self.asks_at_ns = 0
         self.pause_s = BACKOFF_FIRST_S
         self.silence = quality.BAD_TIMEOUT
+        self.misheard = 0
         self.divides_at_ns = 0
         self.probes = Probes(plan, origin_ns)
 
@@ -106,10 +110,16 @@ class _Station:
 
     def heard(self) -> None:
         """Take note that it answers."""
-        self.asks_at_ns, self.pause_s = 0, BACKOFF_FIRST_S
+        self.asks_at_ns, self.pause_s, self.misheard = 0, BACKOFF_FIRST_S, 0
+
+    def hear_wrong(self, now_ns: int) -> None:
+        """Let it rest too where it never makes sense: doubts and tries cost the line as much as a time-out."""
+        self.misheard += 1
+        if self.misheard >= MISHEARD_POLLS:
+            self.unheard(now_ns, WrongAnswer.quality)
 
     def unheard(self, now_ns: int, found: int) -> None:
-        """Let it rest: it let a request run into its time-out."""
+        """Let it rest: asking it costs its neighbours."""
         self.asks_at_ns = now_ns + round(self.pause_s * NS)
         self.pause_s = min(2 * self.pause_s, BACKOFF_CAP_S)
         self.silence = found
@@ -188,6 +198,7 @@ class Poller:
         sink, unit = self.sink, station.unit
         silent = station.silence if is_resting else 0  # as at the last probe: nothing new is known
         missed: Silence | None = None
+        is_wrong = False
         good: list[Read] = []
         refused: list[tuple[Read, int]] = []
         for read in due.refused:
@@ -203,6 +214,7 @@ class Poller:
                 sink.fail(read, silent)
             except DriverError as error:
                 sink.fail(read, error.quality)
+                is_wrong = is_wrong or isinstance(error, WrongAnswer)
                 if isinstance(error, IllegalAddress) and not read.is_once:
                     refused.append((read, error.code))
             else:
@@ -217,6 +229,8 @@ class Poller:
                 ended_ns = self.clock.monotonic_ns()
         if missed and not isinstance(missed, LinkDown):
             station.unheard(ended_ns, missed.quality)
+        elif is_wrong and not good:
+            station.hear_wrong(ended_ns)
         elif not missed and not is_resting:
             station.heard()
         self.counters.done += len(due.scans)

@@ -9,7 +9,7 @@ import numpy as np
 
 from drivers import quality
 from drivers.blocks import Block
-from drivers.errors import DeviceException, LinkDown, NoAnswer, TargetAway
+from drivers.errors import DeviceException, LinkDown, NoAnswer, TargetAway, WrongAnswer
 from drivers.link import LinkCounters
 from drivers.points import Point
 from gateway.acquire.plan import plan
@@ -112,6 +112,31 @@ async def test_a_dead_unit_on_a_bus_costs_one_timeout_a_back_off():
     assert min(n for device, n in healthy.items() if device != 2) >= 0.95 * 600
     found = [q for number, _, q in tray.failed if number == 2]
     assert set(found) == {quality.BAD_TIMEOUT}  # one event at the start: a probe that fails again tells nothing new
+
+
+async def test_a_unit_that_only_answers_wrongly_rests_too_and_is_found_again():
+    async with polling(devices(10)) as (clock, bus, tray, _poller):
+        bus.faults[3] = WrongAnswer()
+        await clock.advance(600)
+        asked = bus.asked[3]
+        assert asked <= 3 + 3 + 600 / 60 + 1  # polls at first, probes at 5, 10, 20 and 40 s, then every 60 s
+        assert {found for device, _, found in tray.failed if device == 2} == {quality.BAD_COMMUNICATION_ERROR}
+        del bus.faults[3]
+        await clock.advance(65)
+        heard = bus.asked[3]
+        await clock.advance(10)
+        assert bus.asked[3] == heard + 10
+
+
+async def test_two_damaged_polls_in_a_row_cost_a_unit_nothing_more():
+    async with polling(devices(2)) as (clock, bus, _tray, _poller):
+        await clock.advance(0.5)  # between two polls
+        for _ in range(10):
+            bus.faults[1] = WrongAnswer()
+            await clock.advance(2)
+            del bus.faults[1]
+            await clock.advance(1)
+    assert bus.asked[1] == 31
 
 
 async def test_a_device_on_its_own_connection_is_tried_every_period():
