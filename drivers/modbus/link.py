@@ -173,7 +173,7 @@ class ModbusLink:
             raise
         finally:
             self._waiter = None
-            self.counters.busy_s += loop.time() - now + (0.0 if self._framing.has_ids else self._silence_s)
+            self.counters.busy_s += loop.time() - now
         took = self._last_byte_s - now
         self.counters.answers += 1
         seen.answers += 1

@@ -50,8 +50,11 @@ def mbap(transaction: int, unit: int, pdu: bytes) -> bytes:
 
 
 def line_time_s(line: SerialLine, n_request: int, n_response: int) -> float:
-    """Return how long a request and its response take on the wire, both silences included."""
-    characters = n_request + n_response + 2 * SILENCE_CHARACTERS
+    """Return how long a request, the silence that ends it and its response take on the wire.
+
+    The silence behind the response is kept by whoever asks next.
+    """
+    characters = n_request + n_response + SILENCE_CHARACTERS
     return characters * line.bits_per_character / line.baudrate
 
 

