@@ -147,6 +147,7 @@ class ModbusLink:
         """Send one request and return its proven answer."""
         stream, loop, seen = self._stream, self._loop, self.counters.unit(unit)
         if stream is None or stream.transport is None:
+            self._tell("closed before anything was asked")
             raise LinkDown(f"{self._spec.name}: connection lost")
         request = self._framing.ask(unit, block)
         self.counters.requests += 1
@@ -396,7 +397,8 @@ class ModbusLink:
         self.ring.append((self._loop.time(), "down", why))
         self._hang_up()
         self.state = "down"
-        self._tell(why)
+        if self._waiter is not None:  # who hangs up between two requests may well be there for the next one
+            self._tell(why)
 
     def _hang_up(self) -> None:
         if self._settling is not None:

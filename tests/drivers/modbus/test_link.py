@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from pathlib import Path
 
@@ -61,6 +62,38 @@ async def test_a_right_answer_becomes_its_payload():
         assert one.state == "up"
         assert (one.counters.requests, one.counters.answers, one.counters.dials) == (1, 1, 1)
         await one.close()
+
+
+async def test_a_meter_that_hangs_up_after_every_answer_is_no_news_and_one_that_is_gone_is(caplog):
+    caplog.set_level(logging.INFO, "drivers.modbus.link")
+    async with server(lambda tid, unit, pdu: frame(tid, unit, registers(pdu))) as (port, connections):
+        one = link(port)
+        for _ in range(3):
+            await one.read(1, Block(3, 0, 3))
+            connections.pop().close()
+            async with asyncio.timeout(2):
+                while one.state == "up":
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(1.0)  # until it may be dialled again
+    assert [record.args[1] for record in caplog.records] == ["up"]
+    with pytest.raises(LinkDown):
+        await one.read(1, Block(3, 0, 3))
+    assert [record.args[1] for record in caplog.records] == ["up", "down"]
+    await one.close()
+
+
+async def test_a_port_that_closes_at_once_is_told_once(caplog):
+    caplog.set_level(logging.INFO, "drivers.modbus.link")
+    listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    one = link(listener.sockets[0].getsockname()[1])
+    for _ in range(2):
+        with pytest.raises(LinkDown):
+            await one.read(1, Block(3, 0, 3))
+        await asyncio.sleep(0.9)
+    assert [record.args[1] for record in caplog.records] == ["down"]
+    assert one.counters.dials == 2
+    await one.close()
+    listener.close()
 
 
 WRONG = {
