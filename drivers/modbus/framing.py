@@ -240,6 +240,8 @@ class RtuFraming:
         first = answers[0]
         is_refusal = bool(first[1] & ERROR)
         if self._settles(unit, first):
+            self._counters.late_frames += 1
+            self._counters.unit(unit).late_frames += 1
             self.doubt(unit, shape)
             return WrongAnswer("an answer that may be that to an older request")
         self.doubts.pop(unit, None)  # answers come in the order of their requests

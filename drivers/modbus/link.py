@@ -25,7 +25,7 @@ SILENT_REDIAL: Final = 3  # requests in a row without any answer: the other end 
 SILENCE_CHARACTERS: Final = 3.5  # Modbus over Serial Line V1.02, section 2.5.1.1: what ends a frame
 SILENCE_MIN_S: Final = 0.002  # 1.75 ms from 19200 baud on says the same section; adapters deliver once a millisecond
 ANSWER_OVERHEAD_BYTES: Final = 5  # unit, function, byte count, CRC
-RETRY_SHARE: Final = 0.5  # of the time-out: a try that took longer has cost the neighbours enough
+RETRY_SHARE: Final = 0.5  # of the time-out: a try that took longer, its fence included, has cost the neighbours enough
 FORGET_TIMEOUTS: Final = 10  # an answer later than this many time-outs is not coming: devices do not queue for ever
 FORGET_MIN_S: Final = 10.0
 REPEAT_S: Final = 1.0  # a repeated answer comes within milliseconds; radio modems try again within a second
@@ -124,13 +124,13 @@ class ModbusLink:
             return await self._exchange(unit, block)
         await self._wait_for_silence()
         self._doubt_twins(self._framing, unit, block)
+        began_s = self._loop.time()
         if unit in self._framing.doubts:
             await self._fence(self._framing, unit, block)
-        asked_s = self._loop.time()
         try:
             payload = await self._exchange(unit, block)
         except WrongAnswer:
-            if block.is_once or self._loop.time() - asked_s > RETRY_SHARE * self._spec.timeout_s:
+            if block.is_once or self._loop.time() - began_s > RETRY_SHARE * self._spec.timeout_s:
                 raise
             await self._wait_for_silence()  # a damaged answer came at once: there is time for one more try
             if unit in self._framing.doubts:

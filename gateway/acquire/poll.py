@@ -26,6 +26,7 @@ from gateway.model.frame import Read
 BACKOFF_FIRST_S: Final = 5.0  # DESIGN section 2: a dead unit on a shared bus is probed at 5 s, doubling to 60 s
 BACKOFF_CAP_S: Final = 60.0
 MISHEARD_POLLS: Final = 3  # in a row: a damaged answer or two happen on a noisy line, and the next poll is good
+COSTLY_SHARE: Final = 0.5  # of the time-out: a poll that took longer and brought nothing has cost as much as a silence
 FLAT_OUT_REST_NS: Final = NS  # period 0 and nobody there: one attempt a second, as the link dials
 EARLY_REST_NS: Final = NS // 20
 FRUITLESS_NS: Final = 60 * NS  # as the longest back-off: a device that refuses whatever it is asked
@@ -112,11 +113,12 @@ class _Station:
         """Take note that it answers."""
         self.asks_at_ns, self.pause_s, self.misheard = 0, BACKOFF_FIRST_S, 0
 
-    def hear_wrong(self, now_ns: int) -> None:
-        """Let it rest too where it never makes sense: doubts and tries cost the line as much as a time-out."""
+    def hear_wrong(self, began_ns: int, ended_ns: int) -> None:
+        """Let it rest too where it makes no sense for long: doubts and tries cost the line as much as a time-out."""
         self.misheard += 1
-        if self.misheard >= MISHEARD_POLLS:
-            self.unheard(now_ns, WrongAnswer.quality)
+        is_costly = ended_ns - began_ns > COSTLY_SHARE * self.plan.link.timeout_s * NS
+        if is_costly or self.misheard >= MISHEARD_POLLS:
+            self.unheard(ended_ns, WrongAnswer.quality)
 
     def unheard(self, now_ns: int, found: int) -> None:
         """Let it rest: asking it costs its neighbours."""
@@ -230,8 +232,8 @@ class Poller:
         if missed and not isinstance(missed, LinkDown):
             station.unheard(ended_ns, missed.quality)
         elif is_wrong and not good:
-            station.hear_wrong(ended_ns)
-        elif not missed and not is_resting:
+            station.hear_wrong(began_ns, ended_ns)
+        elif good:
             station.heard()
         self.counters.done += len(due.scans)
         for scan, due_ns in zip(due.scans, since, strict=True):

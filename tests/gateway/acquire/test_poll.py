@@ -128,6 +128,15 @@ async def test_a_unit_that_only_answers_wrongly_rests_too_and_is_found_again():
         assert bus.asked[3] == heard + 10
 
 
+async def test_a_wrong_answer_that_cost_most_of_a_time_out_lets_the_unit_rest_at_once():
+    async with polling(devices(2)) as (clock, bus, _tray, _poller):
+        bus.delay_s = 0.6
+        bus.faults[1] = WrongAnswer()
+        await clock.advance(4.5)
+        assert bus.asked[1] == 1
+        assert bus.asked[2] == 5  # at 0.6 s, then in time
+
+
 async def test_two_damaged_polls_in_a_row_cost_a_unit_nothing_more():
     async with polling(devices(2)) as (clock, bus, _tray, _poller):
         await clock.advance(0.5)  # between two polls
