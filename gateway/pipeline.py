@@ -143,6 +143,10 @@ class Pipeline:
         self._now_ns[scan.number] = now_ns
         return self._totals.doubtful(ready, self._now_ns, self._value, self._quality)
 
+    def doubt(self, rows: NDArray[np.int32]) -> None:
+        """Keep the samples of doubtful rows, which are read again now."""
+        self._totals.doubt(rows, self._value)
+
     def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
         """Stamp the poll and put it in line for this turn's kernels."""
         steady_ns = (began_ns + ended_ns) // 2

@@ -5,7 +5,8 @@ against the last one that counted. It may be higher by what the counter can rise
 has said one, far beyond any pace it ever had). Everything else is doubted: the poller reads the same registers again
 before the frame is finished. A second sample that goes on from the last one that counted shows the first to have been a
 glitch; one that goes on from the first confirms it: a roll-over, a reset or a jump, told by an event. One that does
-neither is bad, and the next poll decides.
+neither is bad, and the next poll decides. What cannot be read again waits for it too; but no counter is bad for ever:
+after some polls the meter is believed.
 """
 
 from __future__ import annotations
@@ -35,23 +36,26 @@ PACE_SAMPLES: Final = 20  # before that many intervals the pace of a counter is 
 PACE_FACTOR: Final = 100.0  # a load may be that much higher than ever before; a wrong register is higher by far more
 PACE_DECAY: Final = 0.999  # of the highest pace per sample: a thousand polls remember it
 NEAR_END: Final = 0.9  # of its width: only from there a counter of unknown rate can have rolled over
+MEANWHILE: Final = 0.25  # of what it rose since it last counted: more does not happen between two reads of one poll
+MAX_MISSES: Final = 5  # polls in a row that go on from nothing: more are no glitch, the meter counts in another way
 FLOAT32_STEP: Final = 2.0**-23  # relative: a float32 total shows no smaller rise
 
 
 @kernel(
-    "i8(i4[::1], i4[::1], i4[::1], f8[::1], f8[::1], f8[::1], i8[::1], f8[::1], u4[::1], "
-    "f8[::1], i8[::1], f8[::1], f8[::1], i4[::1], u1[::1], i4[::1], b1)"
+    "i8(i4[::1], i4[::1], i4[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], i8[::1], f8[::1], u4[::1], "
+    "f8[::1], i8[::1], f8[::1], f8[::1], i4[::1], i4[::1], u1[::1], i4[::1], b1)"
 )
 def judge(
-    ready, first, rows, wrap, max_rate, step, time_ns, value, quality,
-    last, last_ns, doubted, pace, seen, verdict, out, is_final,
+    ready, first, rows, sign, offset, wrap, max_rate, step, time_ns, value, quality,
+    last, last_ns, doubted, pace, seen, misses, verdict, out, is_final,
 ):  # fmt: skip
     """Judge the counters of the ready scans; returns how many rows were written to `out`.
 
     ready int32[r]; first int32[scans + 1], rows int32[m]  counters first[s]:first[s + 1] of a scan and their table rows
+    sign, offset  float64[m]  what is counted is sign * (value - offset): it begins at 0 and rises
     wrap, max_rate, step  float64[m], value units; wrap 0 where it never rolls over, max_rate NaN where unknown
     time_ns int64[scans]; value float64[n], quality uint32[n]  the samples; a bad one is not judged
-    last float64[m] NaN, last_ns int64[m]; doubted float64[m] NaN; pace float64[m]; seen int32[m]  state
+    last float64[m] NaN, last_ns int64[m]; doubted float64[m] NaN; pace float64[m]; seen, misses int32[m]  state
     verdict uint8[m], out int32[m]  when final: counters with a verdict; else those that have to be read again
     """
     n = 0
@@ -62,7 +66,7 @@ def judge(
             if quality[i] & BAD:
                 doubted[j] = np.nan
                 continue
-            v = value[i]
+            v = sign[j] * (value[i] - offset[j])
             if np.isnan(last[j]):
                 if is_final:
                     last[j], last_ns[j] = v, now
@@ -86,20 +90,20 @@ def judge(
                 kind = JUMP
             if not is_final:
                 if kind:
-                    doubted[j] = v
                     out[n] = i
                     n += 1
                 continue
             is_doubted = not np.isnan(doubted[j])
             said = 0
+            if kind == JUMP and is_doubted and max_rate[j] != max_rate[j]:
+                most = max(most, MEANWHILE * (doubted[j] - last[j]))
             if kind == 0:
                 if is_doubted:
                     said = GLITCH
-                if dt > 0.0:
-                    pace[j] = max(PACE_DECAY * pace[j], rise / dt)
-                    seen[j] = min(seen[j] + 1, PACE_SAMPLES)
             elif is_doubted and v >= doubted[j] and v - doubted[j] <= most:
                 said = kind if kind != JUMP or max_rate[j] == max_rate[j] else 0  # without a rate it was only a guess
+            elif misses[j] + 1 >= MAX_MISSES:
+                said = kind
             else:
                 said = UNCONFIRMED
             if said:
@@ -108,9 +112,14 @@ def judge(
                 n += 1
             if said == UNCONFIRMED:
                 doubted[j] = v
+                misses[j] += 1
                 value[i] = np.nan
                 quality[i] = BAD_DATA_UNAVAILABLE
                 continue
+            if rise >= 0.0 and dt > 0.0:
+                pace[j] = max(PACE_DECAY * pace[j], rise / dt)
+                seen[j] = min(seen[j] + 1, PACE_SAMPLES)
+            misses[j] = 0
             doubted[j] = np.nan
             last[j], last_ns[j] = v, now
     return n
@@ -125,6 +134,8 @@ class Totals:
         self._first = np.cumsum([0, *map(len, members)]).astype(np.int32)
         points = [table.tags[i].point for i in self._rows]
         m = len(points)
+        self._sign = np.array([math.copysign(1.0, p.scale) for p in points], np.float64)
+        self._offset = np.array([p.offset for p in points], np.float64)
         self._wrap = np.array([_wrap(point) for point in points], np.float64)
         self._max_rate = np.array([math.nan if p.max_rate is None else p.max_rate for p in points], np.float64)
         self._step = np.ascontiguousarray(table.resolution[self._rows])
@@ -133,6 +144,7 @@ class Totals:
         self._doubted = np.full(m, math.nan)
         self._pace = np.zeros(m)
         self._seen = np.zeros(m, np.int32)
+        self._misses = np.zeros(m, np.int32)
         self._verdict = np.zeros(m, np.uint8)
         self._out = np.zeros(m, np.int32)
 
@@ -150,6 +162,11 @@ class Totals:
         """Return the rows of the ready scans that have to be read again before their frame is finished."""
         n = self._judge(ready, time_ns, value, quality, is_final=False)
         return self._out[:n].copy()
+
+    def doubt(self, rows: NDArray[np.int32], value: NDArray[np.float64]) -> None:
+        """Keep the samples of these rows, which are read again: what comes is held against them."""
+        for j in np.flatnonzero(np.isin(self._rows, rows)):
+            self._doubted[j] = self._sign[j] * (value[self._rows[j]] - self._offset[j])
 
     def update(
         self,
@@ -174,8 +191,9 @@ class Totals:
         is_final: bool,
     ) -> int:
         n = judge(
-            ready, self._first, self._rows, self._wrap, self._max_rate, self._step, time_ns, value, quality,
-            self._last, self._last_ns, self._doubted, self._pace, self._seen, self._verdict, self._out, is_final,
+            ready, self._first, self._rows, self._sign, self._offset, self._wrap, self._max_rate, self._step,
+            time_ns, value, quality, self._last, self._last_ns, self._doubted, self._pace, self._seen, self._misses,
+            self._verdict, self._out, is_final,
         )  # fmt: skip
         return int(n)
 

@@ -25,7 +25,7 @@ NO_ROWS: Final = np.zeros(0, np.int32)
 
 
 class Held:
-    """Takes answers while there is no pipeline, in order; a Sink.
+    """Takes answers while there is no pipeline, in order; a Sink. Then passes on what polls under way still bring.
 
     dropped  polls for which there was no room
     """
@@ -34,6 +34,7 @@ class Held:
         self.dropped = 0
         self._calls: list[Callable[[Sink], None]] = []
         self._bytes = 0
+        self._next: Sink | None = None
 
     def put(self, read: Read, payload: bytes) -> None:
         """Hold the answer of a read."""
@@ -49,7 +50,12 @@ class Held:
 
     def doubtful(self, scan: Scan, now_ns: int) -> NDArray[np.int32]:
         """Return no rows: before the first decoded value there is nothing to doubt."""
-        return NO_ROWS
+        return NO_ROWS if self._next is None else self._next.doubtful(scan, now_ns)
+
+    def doubt(self, rows: NDArray[np.int32]) -> None:
+        """Pass on which rows are read again."""
+        if self._next is not None:
+            self._next.doubt(rows)
 
     def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
         """Hold that a poll is complete."""
@@ -63,9 +69,13 @@ class Held:
         for call in self._calls:
             call(sink)
         self._calls.clear()
+        self._bytes = 0
+        self._next = sink
 
     def _hold(self, n_bytes: int, call: Callable[[Sink], None]) -> None:
-        if self._bytes <= HELD_BYTES:
+        if self._next is not None:
+            call(self._next)
+        elif self._bytes <= HELD_BYTES:
             self._bytes += n_bytes + HELD_EXTRA_BYTES
             self._calls.append(call)
 

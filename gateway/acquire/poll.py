@@ -226,8 +226,8 @@ class Poller:
             missed = await self._operate(station, due, refused, good)
         ended_ns = self.clock.monotonic_ns()
         for scan in due.scans if good else ():
-            if (rows := sink.doubtful(scan, ended_ns)).size:
-                await self._confirm(unit, good, rows)
+            if not missed and (rows := sink.doubtful(scan, ended_ns)).size:
+                missed = await self._confirm(sink, unit, good, rows)
                 ended_ns = self.clock.monotonic_ns()
         if missed and not isinstance(missed, LinkDown):
             station.unheard(ended_ns, missed.quality)
@@ -240,15 +240,25 @@ class Poller:
             sink.finish(scan, due_ns, began_ns, ended_ns)
         return not missed and not is_resting
 
-    async def _confirm(self, unit: int, good: Sequence[Read], rows: NDArray[np.int32]) -> None:
-        """Read again what brought these rows; what has side effects stands as it is."""
+    async def _confirm(self, sink: Sink, unit: int, good: Sequence[Read], rows: NDArray[np.int32]) -> Silence | None:
+        """Read again what brought these rows, and return the silence that came between.
+
+        What has side effects is not read again: the next poll decides.
+        """
         for read in good:
-            if read.is_once or not np.isin(read.rows, rows).any():
+            again = np.intersect1d(read.rows, rows)
+            if read.is_once or not again.size:
                 continue
+            rows = np.setdiff1d(rows, again)
+            sink.doubt(again)
             try:
-                self.sink.put(read, await self.link.read(unit, read.block))
+                sink.put(read, await self.link.read(unit, read.block))
+            except (NoAnswer, LinkDown, TargetAway) as error:
+                sink.fail(read, error.quality)
+                return error
             except DriverError as error:
-                self.sink.fail(read, error.quality)
+                sink.fail(read, error.quality)
+        return None
 
     async def _operate(
         self, station: _Station, due: Due, refused: list[tuple[Read, int]], good: list[Read]

@@ -29,6 +29,10 @@ class Sink(Protocol):
         """Return the rows of a scan that must be read again before it is finished, usually none."""
         ...
 
+    def doubt(self, rows: NDArray[np.int32]) -> None:
+        """Take note that these doubtful rows are read again now."""
+        ...
+
     def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
         """The poll is complete; monotonic ns of when it was due, of the first request and of the last answer."""
         ...

@@ -46,11 +46,12 @@ class Surgery:
     """
 
     def __init__(self, link: Link, plan: DevicePlan, sink: Sink, good: list[Read]) -> None:
-        """Begin with what the device has answered in this cycle."""
+        """Begin with what the device has answered in this cycle; what it answers from now on is added to `good`."""
         self.missed: Silence | None = None
         self._link = link
         self._plan = plan
         self._sink = sink
+        self._good = good
         self._answered = [read.block for read in good]
         self._blamed: list[Read] = []
         self._joins: list[_Join] = []
@@ -113,6 +114,7 @@ class Surgery:
             self._sink.fail(read, error.quality)
         else:
             self._sink.put(read, payload)
+            self._good.append(read)
             self._answered.append(read.block)
             return 0
         return None

@@ -19,7 +19,7 @@ class Meter:
     """One counter polled once a second: `poll` is given what the first read and the second one show."""
 
     def __init__(self, **fields):
-        point = Point("total", "holding", 0, "uint32", **{"kind": "counter", "unit": "kWh", **fields})
+        point = Point("total", "holding", 0, **{"type": "uint32", "kind": "counter", "unit": "kWh", **fields})
         table = plan(build.gateway([build.device("d", [build.tag(point)])])).table
         self.totals = Totals(table)
         self.time_ns = np.zeros(1, np.int64)
@@ -34,6 +34,7 @@ class Meter:
         rows = self.totals.doubtful(self.ready, self.time_ns, self.value, self.quality)
         if rows.size:
             self.rereads += 1
+            self.totals.doubt(rows, self.value)
             self.value[0] = first if second is None else second
         told = self.totals.update(self.ready, self.time_ns, self.value, self.quality)
         assert (self.quality[0] != GOOD) == (math.isnan(self.value[0]) or quality != GOOD)
@@ -90,6 +91,46 @@ def test_two_samples_that_agree_with_nothing_are_bad_and_the_next_poll_decides()
     meter, last = running(max_rate=10.0)
     assert meter.poll(0, 77_777) == (None, UNCONFIRMED)
     assert meter.quality[0] == BAD_DATA_UNAVAILABLE
+    assert meter.poll(last + 10) == (last + 10, GLITCH)
+
+
+@pytest.mark.parametrize("kind", ["uint32", "float64"])
+def test_a_counter_that_rested_is_right_from_the_first_poll_of_its_flow(kind):
+    meter = Meter(type=kind)
+    for _ in range(30):
+        assert meter.poll(0) == (0, 0)
+    for i in range(10):
+        true = 20_000 * (i + 1)
+        assert meter.poll(true, true + 200) == (true if i else true + 200, 0)
+    assert meter.rereads == 1
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_rate": 1.0}])
+def test_no_counter_is_bad_for_ever(fields):
+    meter, _ = running(**fields, rate=1)
+    found = [meter.poll(900_000 - 50 * i, 900_000 - 50 * i - 25)[0] for i in range(12)]
+    assert 5 <= found.count(None) < 12
+
+
+def test_the_width_counts_from_the_offset_and_a_negative_scale_counts_down():
+    meter = Meter(width=16, offset=100_000.0)
+    for value in range(65_000, 65_536, 5):
+        meter.poll(100_000 + value)
+    assert meter.poll(100_004) == (100_004, ROLLOVER)
+    meter = Meter(scale=-0.5, width=16, max_rate=10.0)
+    for i in range(30):
+        assert meter.poll(-32_700.0 - i) == (-32_700.0 - i, 0)
+    assert meter.poll(0, -32_730.0) == (-32_730.0, GLITCH)
+    assert not meter.poll(-32_740.0)[1]
+    for i in range(5):
+        meter.poll(-32_745.0 - 5 * i)
+    assert meter.poll(-1.0) == (-1.0, ROLLOVER)
+
+
+def test_what_was_not_read_again_does_not_confirm_itself():
+    meter, last = running(max_rate=10.0)
+    meter.totals.doubt = lambda rows, value: None
+    assert meter.poll(0) == (None, UNCONFIRMED)
     assert meter.poll(last + 10) == (last + 10, GLITCH)
 
 
