@@ -345,7 +345,8 @@ _CELLS: Final[tuple[tuple[str, Callable[[str], Any], str], ...]] = (
 def _kind_of(name: str, type_name: str, unit: str) -> Kind:
     if type_name.startswith(("bitfield", "bool")) or name.endswith(("status", "_code", "_state")):
         return "state"
-    return "counter" if unit in _COUNTER_UNITS and not name.startswith("consumed") else "gauge"
+    may_fall = name.startswith("consumed") or "net" in name.split("_")
+    return "counter" if unit in _COUNTER_UNITS and not may_fall else "gauge"
 
 
 def export(profile: Profile, holes: Iterable[Hole], max_registers: int, max_bits: int) -> str:

@@ -294,3 +294,16 @@ def test_a_profile_without_lessons_is_exported_as_it_is(name, tmp_path):
     out = tmp_path / f"{name}.toml"
     out.write_text(profile.export(found, [], found.max_registers, found.max_bits))
     assert profile.load(out) == found
+
+
+def test_what_may_fall_is_no_counter(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("name,function,address,type,unit\nenergy_net,3,0,int64,Wh\nenergy_import,3,4,int64,Wh\n")
+    assert ["counter" in line for line in profile.import_csv(path, {}).splitlines() if "energy_" in line] == [
+        False,
+        True,
+    ]
+    shipped = [point for name in profile.names() for point in profile.find(name).points]
+    assert not [
+        p.name for p in shipped if p.kind == "counter" and ("net" in p.name.split("_") or "can fall" in p.description)
+    ]
