@@ -63,9 +63,11 @@ class Publisher:
         self._client: Client | None = None
         self._claimed: set[int] = set()
         self._acked: list[int] = []  # by the broker, but not yet booked
+        self._under_way: set[tuple[int, int]] = set()  # in messages of the backlog, as (boot, sequence number)
         self._refused: set[tuple[int, int]] = set()
         self._codes_told: set[int] = set()
         self._position = START
+        self._is_rewound = False  # the backlog has to begin again: it has passed by a frame that is now wanted
         self._writers: dict[ScanText, LineWriter] = {}
 
     @property
@@ -83,7 +85,7 @@ class Publisher:
         if len(lane.waiting) > LIVE_FRAMES:
             late, _ = lane.waiting.popleft()
             self._claimed.discard(late)
-            self._position = START  # the backlog may have passed it by
+            self._is_rewound = True
         if not lane.busy:
             lane.busy = True
             self._offered.append(lane)
@@ -151,10 +153,10 @@ class Publisher:
 
     async def run(self, client: Client) -> None:
         """Bring live frames and the backlog over this connection until it is lost."""
-        self._book()
         self._claimed.clear()
+        self._under_way.clear()
         self._refused.clear()
-        self._position = START
+        self._position, self._is_rewound = START, False
         for lane in self._lanes:
             lane.waiting.clear()
             lane.busy = False
@@ -163,10 +165,13 @@ class Publisher:
             await self._backlog(client)
         finally:
             self._client = None
+            self._book()
 
     async def _backlog(self, client: Client) -> None:
         window = asyncio.Semaphore(BACKLOG_IN_FLIGHT)
         while True:
+            if self._is_rewound:
+                self._position, self._is_rewound = START, False
             end = self._spool.end()
             found = await self._spool.unsent(self._position, self._is_wanted)
             if found is None:
@@ -179,7 +184,7 @@ class Publisher:
                 self._send_backlog(client, window, found, device, frames)
 
     def _is_wanted(self, boot: int, seq: int) -> bool:
-        if (boot, seq) in self._refused:
+        if (boot, seq) in self._refused or (boot, seq) in self._under_way:
             return False
         return boot != self._spool.boot or seq not in self._claimed
 
@@ -206,6 +211,7 @@ class Publisher:
         self, client: Client, window: asyncio.Semaphore, found: Unsent, device: str, frames: list[tuple[int, bytes]]
     ) -> None:
         seqs = [seq for seq, _ in frames]
+        under_way = {(found.boot, seq) for seq in seqs}
 
         def acked(code: int) -> None:
             if code < REFUSED:
@@ -214,9 +220,11 @@ class Publisher:
                     self._spool.ack(found.boot, first, last)
             else:
                 self._refuse(found.boot, seqs, code)
+            self._under_way -= under_way
             window.release()
 
         client.send(self._address.device(device, "data"), message(found.boot, found.catalog, frames), acked)
+        self._under_way |= under_way
         self.counters.published += 1
 
 

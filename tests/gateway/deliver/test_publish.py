@@ -194,6 +194,50 @@ async def test_a_lane_that_overflows_leaves_its_oldest_frames_to_the_spool():
         assert rig.spool.statistics().unsent == 0
 
 
+async def test_a_lane_that_overflows_while_the_spool_is_being_read_loses_nothing():
+    rig = Rig()
+    look, reading = rig.spool.unsent, asyncio.Event()
+
+    async def slowly(after, want):
+        found = await look(after, want)
+        reading.set()
+        await asyncio.sleep(0.01)  # as long as a thread takes to read a batch
+        return found
+
+    async with rig.session() as broker:
+        rig.frame(0)
+        await settle()
+        rig.spool.unsent = slowly
+        reading.clear()
+        await reading.wait()
+        for _ in range(publish.LIVE_FRAMES + 3):
+            rig.frame(0)
+        await until(lambda: {2, 3, 4} <= set(broker.seqs()))
+
+
+async def test_a_backlog_that_begins_again_sends_nothing_twice():
+    rig = Rig()
+    for _ in range(5):
+        rig.frame(1)
+    async with rig.session() as broker:
+        await until(lambda: len(broker.sent) == 5)
+        for _ in range(publish.LIVE_FRAMES + 3):
+            rig.frame(0)
+            await settle()
+        await until(lambda: 7 in broker.seqs())
+        assert len(broker.seqs()) == len(set(broker.seqs()))
+
+
+async def test_what_was_acknowledged_last_is_booked_when_the_session_ends(monkeypatch):
+    monkeypatch.setattr(publish, "BOOK_S", 60.0)
+    rig = Rig()
+    async with rig.session() as broker:
+        f = rig.frame(0)
+        await settle()
+        broker.answer()
+    assert rig.spool.is_acked(1, f.seq)
+
+
 async def test_messages_of_both_lanes_fit_a_broker_of_small_packets():
     rig = Rig()
     for _ in range(40):
