@@ -334,7 +334,10 @@ class ModbusLink:
         step = 1 if block.item_bytes else BITS_PER_BYTE
         counts = () if block.is_once else range(step, block.count, step)
         shorter = [Block(block.function, block.start, count, block.item_bytes) for count in counts]
-        functions = sorted(READ_FUNCTIONS - {block.function}, reverse=True)
+        strange = READ_FUNCTIONS - {block.function}
+        if block.is_once:
+            strange -= REGISTER_FUNCTIONS  # many meters show one register under both functions
+        functions = sorted(strange, reverse=True)
         others = [Block(f, block.start, 1, 2 if f in REGISTER_FUNCTIONS else 0) for f in functions]
         candidates = [each for each in (*known, *shorter, *others) if (each.function, each.n_bytes) != shape]
 

@@ -198,6 +198,14 @@ def _side_effects(device: Device) -> list[str]:
                 f"device '{device.name}': point '{name}' changes the device when it is read, "
                 "wanted period_s above 0, got 0"
             )
+    for text in device.strings:
+        for point in device.side_effects:
+            one, two = spot_of(device, text), spot_of(device, point)
+            if point != text and one.space == two.space and one.start < two.end and two.start < one.end:
+                lines.append(
+                    f"device '{device.name}': text '{text.name}' stands on registers of '{point.name}', "
+                    "which change when they are read; wanted only one of them"
+                )
     for a, b in combinations(spots if once else (), 2):
         one, two = spots[a], spots[b]
         if not {a, b} & once or one.space != two.space or one.end <= two.start or two.end <= one.start:

@@ -232,6 +232,13 @@ async def test_a_cancellation_in_the_turn_of_the_answer_is_heeded():
         await one.close()
 
 
+async def test_no_fence_touches_registers_with_side_effects():
+    one = open_link(LinkSpec("bus", "rtu+tcp", "127.0.0.1", 1))
+    for function in (3, 4):
+        once = Block(function, 10, 2, is_once=True)
+        assert one._fence_for(1, once, [(function, 4)]).function in (1, 2)
+
+
 def test_only_read_functions_exist():
     assert {request_pdu(1, Block(code, 0, 1))[1] for code in (1, 2, 3, 4)} == {1, 2, 3, 4}
     for code in (5, 6, 15, 16, 22, 23):

@@ -325,6 +325,16 @@ def test_what_keeps_a_point_from_being_read_once_an_interval_is_an_error():
     assert line.startswith("device 'd': points 'average' and 'both' share registers that change when they are read")
 
 
+def test_a_text_on_registers_with_side_effects_is_an_error():
+    text = Point("serial", "input", 1, "string4")
+    device = replace(once(), strings=(text,))
+    assert plan(build.gateway([device])).errors == (
+        "device 'd': text 'serial' stands on registers of 'average', which change when they are read; "
+        "wanted only one of them",
+    )
+    assert plan(build.gateway([replace(device, strings=(replace(text, address=3),))])).errors == ()
+
+
 def published():
     path = VECTORS / "register_maps_dev.json"
     if not path.exists():
