@@ -74,6 +74,7 @@ class ModbusLink:
         self._next_dial_s = 0.0
         self._silent = 0  # requests in a row that nobody answered
         self._told: LinkState = "closed"
+        self._error: DriverError | None = None  # the last one
         self._lock = asyncio.Lock()
         self._turnarounds: dict[int, float] = {}
         self._last = (-1, Block(3, 0, 1), 0.0)  # unit, read and time of the last answer
@@ -97,6 +98,8 @@ class ModbusLink:
             ring.append((loop.time(), "end", payload))
             return payload
         except DriverError as error:
+            self._forget_way()
+            self._error = error
             ring.append((loop.time(), "end", error))
             raise
         finally:
@@ -116,6 +119,11 @@ class ModbusLink:
             self._watchdog.cancel()
             self._watchdog = None
         self.state = self._told = "closed"
+
+    def _forget_way(self) -> None:
+        """Let go of what the last error came through: in the ring it would keep connections long closed."""
+        if self._error is not None:
+            self._error.__traceback__ = self._error.__context__ = None
 
     async def _read(self, unit: int, block: Block) -> bytes:
         if self._stream is None or self._stream.transport is None:

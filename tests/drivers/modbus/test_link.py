@@ -82,6 +82,20 @@ async def test_a_meter_that_hangs_up_after_every_answer_is_no_news_and_one_that_
     await one.close()
 
 
+async def test_connections_that_were_lost_leave_nothing_behind_in_the_ring():
+    listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    one = link(listener.sockets[0].getsockname()[1])
+    for _ in range(3):
+        with contextlib.suppress(LinkDown):
+            await one.read(1, Block(3, 0, 3))
+    ended = [what for _, kind, what in one.ring if kind == "end"]
+    assert len(ended) == 3
+    assert [error.__traceback__ for error in ended[:-1]] == [None, None]
+    assert [error.__context__ for error in ended[:-1]] == [None, None]
+    await one.close()
+    listener.close()
+
+
 async def test_a_port_that_closes_at_once_is_told_once(caplog):
     caplog.set_level(logging.INFO, "drivers.modbus.link")
     listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
