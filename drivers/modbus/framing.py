@@ -34,6 +34,7 @@ MAX_FOLLOWING: Final = 254  # unit and a PDU of 253 bytes
 MAX_HELD: Final = 1024  # bytes without an answer in them: more than two of the longest frames
 GIVEN_UP: Final = 64  # transactions whose late answers are still known as late
 MAX_DOUBTS: Final = 64  # answers that may still come from one unit: more than a poll ever asks without an answer
+MAX_PAYLOAD_BYTES: Final = 250  # 125 registers or 2000 bits: no read of ours is answered by more
 RTU_ECHO_BYTES: Final = 8  # a read request on the line
 
 Outcome = bytes | DriverError
@@ -321,7 +322,7 @@ class RtuFraming:
             self._counters.foreign_frames += 1
         else:
             self._foreign(unit, 1)
-            if function in READ_FUNCTIONS and len(frame) == frame[2] + 5:
+            if function in READ_FUNCTIONS and 0 < frame[2] <= MAX_PAYLOAD_BYTES and len(frame) == frame[2] + 5:
                 self.doubt(unit, (function, frame[2]))  # who answers unasked may do so again
 
     def _walk(self) -> tuple[list[bytes], bool, list[bytes], int]:

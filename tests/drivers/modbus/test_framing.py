@@ -295,3 +295,15 @@ def test_mutated_answers_raise_nothing():
 @pytest.mark.slow
 def test_a_million_mutated_answers_raise_nothing():
     chew(N_SLOW, 2)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 251])
+def test_an_unasked_answer_that_no_read_can_have_is_counted_but_puts_nothing_in_doubt(n_bytes):
+    counters = LinkCounters()
+    counters.unit(1)
+    framing = RtuFraming(counters, crc, lambda: 0.0)
+    body = bytes((1, 3, n_bytes)) + bytes(n_bytes)
+    framing.take(body + crc(body))
+    framing.rest()
+    assert counters.foreign_frames == 1
+    assert not framing.doubts
