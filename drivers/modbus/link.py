@@ -41,6 +41,8 @@ LEARNT_FACTOR: Final = 4.0  # of the time in which LEARNT_SHARE of the answers c
 LEARNT_MIN_S: Final = 0.1
 TURNAROUND_WEIGHT: Final = 1 / 32  # of one answer in the learnt turnaround
 
+TELL_LINES: Final = 6  # of the log about one link in TELL_S; what a link that flaps is now is told when that is over
+TELL_S: Final = 60.0
 RING: Final = 128  # pieces of traffic kept for a capture: some thirty exchanges
 KNOWN_BLOCKS: Final = 8  # answered reads of a unit that can serve as its fence
 
@@ -74,6 +76,7 @@ class ModbusLink:
         self._next_dial_s = 0.0
         self._silent = 0  # requests in a row that nobody answered
         self._told: LinkState = "closed"
+        self._told_s: deque[float] = deque(maxlen=TELL_LINES)
         self._error: DriverError | None = None  # the last one
         self._lock = asyncio.Lock()
         self._turnarounds: dict[int, float] = {}
@@ -397,11 +400,17 @@ class ModbusLink:
         self.state = "up"
 
     def _tell(self, why: str) -> None:
-        """Say a change of the state once: up when a device has answered, for a port that accepts is not yet a link."""
-        if self.state != self._told:
+        """Say a change of the state once: up when a device has answered, for a port that accepts is not yet a link.
+
+        A link that flaps is told a few times a minute.
+        """
+        now = self._loop.time()
+        is_flapping = len(self._told_s) == TELL_LINES and now - self._told_s[0] < TELL_S
+        if self.state != self._told and not is_flapping:
             level = logging.INFO if self.state == "up" else logging.WARNING
             log.log(level, "link '%s' %s: %s: %s", self._spec.name, self.state, self._where, why)
-        self._told = self.state
+            self._told = self.state
+            self._told_s.append(now)
 
     def _drop(self, why: str) -> None:
         """Close a connection that is gone or cannot be trusted."""

@@ -14,6 +14,7 @@ from drivers.errors import IllegalAddress, IllegalFunction, LinkDown, NoAnswer, 
 from drivers.link import LinkSpec
 from drivers.modbus import open_link
 from drivers.modbus.framing import request_pdu
+from drivers.modbus.link import TELL_LINES
 
 
 @contextlib.asynccontextmanager
@@ -258,3 +259,26 @@ def test_only_read_functions_exist():
     for code in (5, 6, 15, 16, 22, 23):
         with pytest.raises(ValueError, match="does not read"):
             request_pdu(1, Block(code, 0, 1))
+
+
+async def test_a_link_that_flaps_is_told_a_few_times_and_in_the_end_as_it_is(caplog):
+    answers = [True]
+
+    def sometimes(tid, unit, pdu):
+        return frame(tid, unit, registers(pdu)) if answers[0] else b"\0" * 12
+
+    caplog.set_level("INFO")
+    async with server(sometimes) as (port, connections):
+        one = link(port, timeout_s=0.05)
+        for _ in range(12):
+            one._next_dial_s = 0.0
+            await one.read(1, Block(3, 0, 1))
+            connections[-1].transport.abort()
+            with pytest.raises(LinkDown):
+                await one.read(1, Block(3, 0, 1))
+        assert len([r for r in caplog.records if "link 'skid'" in r.message]) == TELL_LINES
+        one._told_s.clear()  # a minute later
+        one._next_dial_s = 0.0
+        await one.read(1, Block(3, 0, 1))
+        assert one.state == one._told == "up"
+        await one.close()
