@@ -54,6 +54,9 @@ DELAYED = {
     "exception_then_late": (0.5, 1.5),
     "echo_then_answer": (1.5,),
 }
+# Untold only where they come in the moment in which their like is awaited, and only the first: the true answer behind it
+# betrays it, and from then on the device is heard out. So at most one wrong value in a play.
+ONLY_THE_FIRST = ("duplicated_later", "unasked_idle")
 OVER_TLS = (
     "late", "late_with_next", "never", "merged", "split", "duplicated", "unasked_before", "id_next", "length_65535",
     "garbage_forever", "other_framing", "close_in_frame", "reset",
@@ -121,7 +124,9 @@ def test_no_wrong_value_no_hang_and_then_on(row, batch):
     found = batch(ROWS.index(row) // SIZE)
     complaints = [f"{name}: {what}" for name in found if name.rsplit(" ", 1)[0] == str(row) for what in found[name]]
     if wire_of(row.transport) in HOWS[row.how].untold:
-        complaints = [what for what in complaints if "wrong value" not in what]
+        wrong = [what for what in complaints if "wrong value" in what]
+        assert row.how not in ONLY_THE_FIRST or len({what.split(":")[0] for what in wrong}) == len(wrong), wrong
+        complaints = [what for what in complaints if what not in wrong]
     assert not complaints, "\n".join(complaints)
 
 
