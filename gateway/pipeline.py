@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -47,8 +47,8 @@ class Live(Protocol):
 class Pipeline:
     """The whole way of a reading from payload to spool; a poll.Sink.
 
-    Payloads lie in one image, by device and address; the frames that are complete by the end of a turn of the loop go
-    through every kernel in one call. Python objects begin where a quality or a flag changed.
+    Payloads lie in one image, by device and address. The frames of a poll go through every kernel as soon as it is
+    complete; those that come faster go through it in one call. Python objects begin where a quality or a flag changed.
     """
 
     def __init__(
@@ -147,29 +147,31 @@ class Pipeline:
         """Keep the samples of doubtful rows, which are read again now."""
         self._totals.doubt(rows, self._value)
 
-    def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
-        """Stamp the poll and put it in line for this turn's kernels."""
+    def finish(self, scans: Sequence[Scan], since: Sequence[int], began_ns: int, ended_ns: int) -> None:
+        """Stamp the frames of a poll and take them through the kernels; a little later if others have just been."""
         steady_ns = (began_ns + ended_ns) // 2
         wall_ns = self._clock.wall_ns(steady_ns)
-        middle = max(wall_ns, int(self._time_ns[scan.number]) + MS_NS)  # per tag, time never goes back
-        if len(self._ready) >= MAX_TURN:
+        if len(self._ready) + len(scans) > MAX_TURN:
             self._turn()
+        for scan, due_ns in zip(scans, since, strict=True):
+            time_ns = max(wall_ns, int(self._time_ns[scan.number]) + MS_NS)  # per tag, time never goes back
+            self._time_ns[scan.number], self._steady_ns[scan.number] = time_ns, steady_ns
+            self._ready.append((scan, wall_ns + due_ns - steady_ns, time_ns, (ended_ns - began_ns + 1) // 2))
+        device = scans[0].device
+        if self._has_reason[device]:
+            self._has_reason[device] = bool(self._reason[self._rows_of[device]].any())
+        self._is_in_line[device] = True
         if not self._is_scheduled:
-            self._schedule()
-        if self._has_reason[scan.device]:
-            self._has_reason[scan.device] = bool(self._reason[self._rows_of[scan.device]].any())
-        self._is_in_line[scan.device] = True
-        self._time_ns[scan.number], self._steady_ns[scan.number] = middle, steady_ns
-        self._ready.append((scan, wall_ns + due_ns - steady_ns, middle, (ended_ns - began_ns + 1) // 2))
+            self._take_soon()
 
-    def _schedule(self) -> None:
-        """Have the frames at hand taken at the end of this turn of the loop; a little later if one has just ended."""
+    def _take_soon(self) -> None:
         loop = asyncio.get_running_loop()
-        self._is_scheduled = True
         if loop.time() < self._next_turn_s:
+            self._is_scheduled = True
             loop.call_at(self._next_turn_s, self._on_schedule)
         else:
-            loop.call_soon(self._on_schedule)
+            self._turn()
+            self._next_turn_s = loop.time() + TURN_GAP_S
 
     def _on_schedule(self) -> None:
         self._is_scheduled = False

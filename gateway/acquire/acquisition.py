@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -57,12 +57,12 @@ class Held:
         if self._next is not None:
             self._next.doubt(rows)
 
-    def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
+    def finish(self, scans: Sequence[Scan], since: Sequence[int], began_ns: int, ended_ns: int) -> None:
         """Hold that a poll is complete."""
         if self._bytes > HELD_BYTES:
-            self.dropped += 1
+            self.dropped += len(scans)
             return
-        self._hold(0, lambda sink: sink.finish(scan, due_ns, began_ns, ended_ns))
+        self._hold(0, lambda sink: sink.finish(scans, since, began_ns, ended_ns))
 
     def hand_over(self, sink: Sink) -> None:
         """Give everything to the pipeline, in the order in which it came."""

@@ -236,8 +236,7 @@ class Poller:
         elif good:
             station.heard()
         self.counters.done += len(due.scans)
-        for scan, due_ns in zip(due.scans, since, strict=True):
-            sink.finish(scan, due_ns, began_ns, ended_ns)
+        sink.finish(due.scans, since, began_ns, ended_ns)
         return not missed and not is_resting
 
     async def _confirm(self, sink: Sink, unit: int, good: Sequence[Read], rows: NDArray[np.int32]) -> Silence | None:

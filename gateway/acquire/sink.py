@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +34,9 @@ class Sink(Protocol):
         """Take note that these doubtful rows are read again now."""
         ...
 
-    def finish(self, scan: Scan, due_ns: int, began_ns: int, ended_ns: int) -> None:
-        """The poll is complete; monotonic ns of when it was due, of the first request and of the last answer."""
+    def finish(self, scans: Sequence[Scan], since: Sequence[int], began_ns: int, ended_ns: int) -> None:
+        """The poll of these scans of a device is complete.
+
+        Monotonic ns of when each was due, of the first request and of the last answer.
+        """
         ...

@@ -1,11 +1,12 @@
 """The one MQTT client: PUBACK reason codes, fail-fast, manual acknowledgement, reconnecting for ever.
 
 aiomqtt hides a refused publish and lets one in flight wait out its timeout when the broker dies; the subclass here
-mends both. What it sends goes straight to the socket: on the way that both libraries have for any thread, one small
-message costs five system calls and two turns of the loop more. It reaches into private names of aiomqtt 2.5 (`_client`,
+mends both. `send`, the way of the data, makes its PUBLISH and reads its PUBACK itself and goes straight to the socket:
+through both libraries one small message costs a third more of all that a poll costs, and neither of them keeps to the
+number of messages that the broker takes at a time. It reaches into private names of aiomqtt 2.5 (`_client`,
 `_pending_publishes`, `_pending_call`, `_wait_for`, `_on_publish`, `_on_connect`, `_disconnected`,
-`_on_socket_register_write`, `_on_socket_unregister_write`) and of paho-mqtt 2 (`_sockpairR`, `_sockpairW`), which
-tests/gateway/wire/test_client.py pins.
+`_on_socket_register_write`, `_on_socket_unregister_write`) and of paho-mqtt 2 (`_sockpairR`, `_sockpairW`,
+`_mid_generate`, `_packet_queue`, `_handle_pubackcomp`, `_in_packet`), which tests/gateway/wire/test_client.py pins.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import logging
 import random
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import aiomqtt
@@ -44,8 +46,12 @@ ONLY_3_1_1: Final = "%s speaks MQTT 3.1.1 only: no reason codes, no shared subsc
 PACKET_TOO_LARGE: Final = 0x95
 MAX_PACKET_BYTES: Final = 268_435_455  # what the length field of MQTT holds, where the broker names no limit
 PUBLISH_OVERHEAD_BYTES: Final = 10  # fixed header 5, topic length 2, packet id 2, no properties 1
+PUBLISH_QOS_1: Final = 0x32  # first byte of the packet: not a duplicate, not retained
+SUCCESS: Final = 0  # of a PUBACK; where it says nothing it means this
 UNSUPPORTED_VERSION: Final = (1, 132)  # CONNACK of 3.1.1 and of 5
-IN_FLIGHT: Final = 64  # QoS 1 messages on their way to the broker; paho queues what is beyond
+IN_FLIGHT: Final = 64  # QoS 1 messages of `send` on their way to the broker, if it takes as many
+OTHERS_IN_FLIGHT: Final = 4  # of `publish`: events, alarms, status; paho queues what is beyond
+RECEIVE_MAXIMUM: Final = 65_535  # MQTT 5, 3.2.2.3.3: where the broker names no number
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
 __all__ = ["Client", "Message", "MqttError", "Rejected", "Will", "keep_connected"]
@@ -77,12 +83,16 @@ class Client(aiomqtt.Client):
         self.is_v5 = options["protocol"] is aiomqtt.ProtocolVersion.V5
         self._refused: dict[int, ReasonCode] = {}
         self._sent: dict[int, Acked] = {}
+        self._queued: deque[tuple[str, bytes, Acked]] = deque()  # beyond what the broker takes at a time
+        self._window = IN_FLIGHT
+        self._paho_puback = self._client._handle_pubackcomp
+        self._client._handle_pubackcomp = self._on_puback  # type: ignore[assignment]
         self.is_opened = False
         self._writes_itself = False  # the message at hand is written by whoever hands it over
         self._has_writer = False  # the loop waits for room in the socket
         self._max_packet_bytes = MAX_PACKET_BYTES
         self._hung_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.pending_calls_threshold = IN_FLIGHT + 1  # its warning is one log line per publish beyond this
+        self.pending_calls_threshold = IN_FLIGHT  # its warning is one log line per publish beyond this
         self._client.connect_timeout = CONNECT_TIMEOUT_S
         if manual_ack:
             self._client.manual_ack_set(True)
@@ -122,16 +132,38 @@ class Client(aiomqtt.Client):
         if len(payload) > self.room(topic):
             self._loop.call_soon(acked, PACKET_TOO_LARGE)
             return
+        if self._client.socket() is None:
+            raise MqttError("could not publish: there is no connection")
+        if len(self._sent) < self._window:
+            self._send(topic, payload, acked)
+        else:
+            self._queued.append((topic, payload, acked))
+
+    def _send(self, topic: str, payload: bytes, acked: Acked) -> None:
+        number = self._client._mid_generate()
+        while number in self._sent:
+            number = self._client._mid_generate()
+        packet = _publish_packet(topic.encode(), number, payload, self.is_v5)
         self._writes_itself = not self._has_writer
         try:
-            info = self._client.publish(topic, payload, 1)
+            self._client._packet_queue(PUBLISH_QOS_1, packet, number, 1)
         finally:
             wrote_itself, self._writes_itself = self._writes_itself, False
-        if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_QUEUE_SIZE):
-            raise MqttError(f"could not publish: {paho.error_string(info.rc)}")
-        self._sent[info.mid] = acked
+        self._sent[number] = acked
         if wrote_itself:
             self._write()
+
+    def _on_puback(self, command: Literal["PUBACK", "PUBCOMP"]) -> int:
+        """Take the PUBACK that paho has read, if it is of what was sent here."""
+        packet = self._client._in_packet["packet"]
+        acked = self._sent.pop(int.from_bytes(packet[:2], "big"), None)
+        if acked is None:
+            return self._paho_puback(command)
+        acked(packet[2] if len(packet) > 2 else SUCCESS)
+        with contextlib.suppress(MqttError):  # it is told as the end of the connection
+            while self._queued and len(self._sent) < self._window:
+                self._send(*self._queued.popleft())
+        return paho.MQTT_ERR_SUCCESS
 
     def _write(self) -> None:
         """Write what is queued; the rest is written when the socket has room again."""
@@ -179,6 +211,8 @@ class Client(aiomqtt.Client):
         self, client: paho.Client, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Any = None
     ) -> None:
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES)
+        receive_maximum = getattr(properties, "ReceiveMaximum", RECEIVE_MAXIMUM)
+        self._window = max(1, min(IN_FLIGHT, receive_maximum - OTHERS_IN_FLIGHT))
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_disconnect(
@@ -187,13 +221,12 @@ class Client(aiomqtt.Client):
         if not self._hung_up.done():
             self._hung_up.set_result(None)  # also before CONNACK, where aiomqtt would wait out its timeout
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        if self._disconnected.done() and not self._disconnected.cancelled():
+            self._disconnected.exception()  # before CONNACK nobody waits for it, and asyncio complains
 
     def _on_publish(
         self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
-        if acked := self._sent.pop(mid, None):
-            acked(reason_code.value)
-            return
         if reason_code.value >= REFUSED and mid in self._pending_publishes:
             self._refused[mid] = reason_code
         super()._on_publish(client, userdata, mid, reason_code, properties)
@@ -225,6 +258,17 @@ class Client(aiomqtt.Client):
             answer.cancel()
 
 
+def _publish_packet(topic: bytes, number: int, payload: bytes, is_v5: bool) -> bytes:
+    """Return a PUBLISH of QoS 1, as in MQTT 5 and 3.1.1, section 3.3; of 5 without properties."""
+    head = len(topic).to_bytes(2, "big") + topic + number.to_bytes(2, "big") + (b"\0" if is_v5 else b"")
+    first, rest = bytearray((PUBLISH_QOS_1,)), len(head) + len(payload)
+    while rest > 0x7F:
+        first.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    first.append(rest)
+    return bytes(first) + head + payload
+
+
 def _client(url: str, spec: MqttSpec, identifier: str, v5: bool, options: dict[str, Any]) -> Client:
     parts = urlsplit(url)
     secure = parts.scheme in ("mqtts", "wss")
@@ -237,7 +281,7 @@ def _client(url: str, spec: MqttSpec, identifier: str, v5: bool, options: dict[s
         "websocket_path": (parts.path or "/mqtt") if parts.scheme in ("ws", "wss") else None,
         "timeout": ACK_TIMEOUT_S,
         "keepalive": KEEPALIVE_S,
-        "max_inflight_messages": IN_FLIGHT,
+        "max_inflight_messages": OTHERS_IN_FLIGHT,
         "socket_options": ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),  # else Nagle holds a small publish for 40 ms
         "tls_context": _tls(spec) if secure else None,
         "manual_ack": options["manual_ack"],

@@ -155,5 +155,5 @@ async def test_a_poll_under_way_when_the_pipeline_comes_is_not_lost():
 
     held.hand_over(Next())
     held.put(read, b"2")
-    held.finish("scan", 0, 1, 2)
-    assert calls == [("put", read, b"1"), ("put", read, b"2"), ("finish", "scan", 0, 1, 2)]
+    held.finish(["scan"], [0], 1, 2)
+    assert calls == [("put", read, b"1"), ("put", read, b"2"), ("finish", ["scan"], [0], 1, 2)]

@@ -72,7 +72,7 @@ class Rig:
                 self.pipeline.put(read, payload)
         began = self.clock.monotonic_ns()
         self.clock.now_ns += 10 * MS
-        self.pipeline.finish(scan, began - 3 * MS, began, self.clock.monotonic_ns())
+        self.pipeline.finish([scan], [began - 3 * MS], began, self.clock.monotonic_ns())
 
     async def turn(self):
         await taken(self.pipeline)
@@ -260,15 +260,14 @@ async def test_any_read_fits_the_image_whatever_was_planned(tmp_path):
     assert [(r.block.function, r.block.start, r.block.count) for r in merged.reads] == [(1, 3, 12), (3, 0, 6)]
     pipeline.put(merged.reads[0], bytes([0b0000_0001, 0b0000_1000]))
     pipeline.put(merged.reads[1], bytes(range(12)))
-    pipeline.finish(fast, 0, 0, 10)
-    pipeline.finish(slow, 0, 0, 10)
+    pipeline.finish([fast, slow], [0, 0], 0, 10)
     await taken(pipeline)
     value = {name: float(pipeline._value[row]) for name, row in by_name.items()}
     assert value == {**{f"v{i}": float(2 * i * 256 + 2 * i + 1) for i in range(6)}, "c": 1.0, "e": 1.0}
     (alone,) = [r for r in one.due(1).reads if r.block.function == 3]
     assert (alone.block.start, alone.block.count) == (0, 5)
     pipeline.put(alone, bytes(10))
-    pipeline.finish(fast, 0, 0, 10)
+    pipeline.finish([fast], [0], 0, 10)
     await taken(pipeline)
     assert [float(pipeline._value[by_name[f"v{i}"]]) for i in (0, 1, 2, 4)] == [0.0, 515.0, 0.0, 0.0]  # v1 is not due
 

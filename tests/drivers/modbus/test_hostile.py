@@ -54,8 +54,8 @@ DELAYED = {
     "exception_then_late": (0.5, 1.5),
     "echo_then_answer": (1.5,),
 }
-# Untold only where they come in the moment in which their like is awaited, and only the first: the true answer behind it
-# betrays it, and from then on the device is heard out. So at most one wrong value in a play.
+# Untold only where they come in the moment in which their like is awaited, and only the first: the true answer behind
+# it betrays it, and from then on the device is heard out. So at most one wrong value in a play.
 ONLY_THE_FIRST = ("duplicated_later", "unasked_idle")
 OVER_TLS = (
     "late", "late_with_next", "never", "merged", "split", "duplicated", "unasked_before", "id_next", "length_65535",

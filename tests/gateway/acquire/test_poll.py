@@ -61,9 +61,10 @@ class Tray:
     def doubtful(self, scan, now_ns):
         return np.zeros(0, np.int32)
 
-    def finish(self, scan, due_ns, began_ns, ended_ns):
-        self.frames.append((scan.device, due_ns, began_ns, ended_ns))
-        self.scans.append((scan.period_s, due_ns))
+    def finish(self, scans, since, began_ns, ended_ns):
+        for scan, due_ns in zip(scans, since, strict=True):
+            self.frames.append((scan.device, due_ns, began_ns, ended_ns))
+            self.scans.append((scan.period_s, due_ns))
 
 
 @contextlib.asynccontextmanager

@@ -96,8 +96,9 @@ class Tray:
     def doubtful(self, scan, now_ns):
         return np.zeros(0, np.int32)
 
-    def finish(self, scan, due_ns, began_ns, ended_ns):
-        self.cycles.append({row: q for row, q in self.row.items() if scan.start <= row < scan.stop})
+    def finish(self, scans, since, began_ns, ended_ns):
+        for scan in scans:
+            self.cycles.append({row: q for row, q in self.row.items() if scan.start <= row < scan.stop})
         if len(self.cycles) >= self.wanted:
             self.done.set()
 

@@ -42,6 +42,58 @@ async def test_send_calls_back_with_the_reason_code(mosquitto):
     await connected(mosquitto.port, session)
 
 
+async def test_no_more_is_in_flight_than_the_broker_takes():
+    """A broker that names a receive maximum hangs up on whoever exceeds it (MQTT 5, 4.9); mosquitto forgives it."""
+    takes, unanswered, most, numbers = 10, [], 0, []
+
+    async def packet(reader):
+        (first,) = await reader.readexactly(1)
+        length = shift = 0
+        while True:
+            (more,) = await reader.readexactly(1)
+            length |= (more & 0x7F) << shift
+            shift += 7
+            if more < 0x80:
+                return first, await reader.readexactly(length)
+
+    async def acknowledge(writer):
+        while True:
+            await asyncio.sleep(0.02)  # whoever may send more has done it by now
+            writer.write(b"".join(b"\x40\x02" + number for number in unanswered))
+            unanswered.clear()
+
+    async def serve(reader, writer):
+        nonlocal most
+        await packet(reader)
+        writer.write(bytes((0x20, 6, 0, 0, 3, 0x21, 0, takes)))  # CONNACK with the property Receive Maximum
+        answers = asyncio.create_task(acknowledge(writer))
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                first, body = await packet(reader)
+                if first & 0xF0 == 0x30:
+                    at = 2 + int.from_bytes(body[:2], "big")
+                    numbers.append(body[at : at + 2])
+                    unanswered.append(body[at : at + 2])
+                    most = max(most, len(unanswered))
+        answers.cancel()
+        writer.close()
+
+    async def session(client):
+        codes = asyncio.Queue()
+        for i in range(50):
+            client.send("a/b", bytes(i * 100), codes.put_nowait)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(20):
+                tasks.create_task(client.publish("a/c", b"1", qos=1))
+        assert [await codes.get() for _ in range(50)] == [0] * 50
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        await connected(server.sockets[0].getsockname()[1], session)
+    assert most == takes
+    assert len(numbers) == len(set(numbers)) == 70
+
+
 async def test_what_the_broker_would_hang_up_on_is_refused_here(tmp_path):
     sessions = []
     with servers.mosquitto(tmp_path / "broker", "max_packet_size 3000") as broker:
