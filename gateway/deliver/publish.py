@@ -61,6 +61,7 @@ class Publisher:
         self._lanes = [_Lane(address.device(name, "data")) for name in devices]
         self._offered: list[_Lane] = []
         self._client: Client | None = None
+        self.connected = asyncio.Event()  # a broker is there and takes frames
         self._claimed: set[int] = set()
         self._acked: list[int] = []  # by the broker, but not yet booked
         self._under_way: set[tuple[int, int]] = set()  # in messages of the backlog, as (boot, sequence number)
@@ -69,11 +70,6 @@ class Publisher:
         self._position = START
         self._is_rewound = False  # the backlog has to begin again: it has passed by a frame that is now wanted
         self._writers: dict[ScanText, LineWriter] = {}
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a broker that takes frames."""
-        return self._client is not None
 
     def offer(self, device: int, seq: int, line: bytes) -> None:
         """Take a frame of a device; while nobody is there, the spool alone keeps it."""
@@ -161,10 +157,12 @@ class Publisher:
             lane.waiting.clear()
             lane.busy = False
         self._client = client
+        self.connected.set()
         try:
             await self._backlog(client)
         finally:
             self._client = None
+            self.connected.clear()
             self._book()
 
     async def _backlog(self, client: Client) -> None:
