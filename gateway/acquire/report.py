@@ -50,14 +50,18 @@ def _requests(found: Plan, one: DevicePlan) -> list[dict[str, Any]]:
 
     period_s  how often it is certain to come: the longest period of the scans that have to meet for it
     serves    the periods of the tags whose values it brings
+    load      its share of the link's time; where slower scans join, a larger read takes its place now and then, and
+              it comes less often than its period says
     """
     periods: dict[Block, float] = {}
     serves: dict[Block, set[float]] = {}
-    for due in _due_sets(one):
+    per_s: dict[Block, float] = {}
+    for due, rate in _due_sets(one):
         period_s = max(scan.period_s for scan in due.scans)
         for read in due.reads:
             periods[read.block] = min(period_s, periods.get(read.block, period_s))
             serves.setdefault(read.block, set()).update(found.table.tags[row].period_s for row in read.rows)
+            per_s[read.block] = per_s.get(read.block, 0.0) + rate
     return [
         {
             "link": one.link.name,
@@ -68,6 +72,7 @@ def _requests(found: Plan, one: DevicePlan) -> list[dict[str, Any]]:
             "count": block.count,
             "period_s": period_s,
             "serves": sorted(serves[block]),
+            "load": round(per_s[block] * one.cost.read_s(block), 9),
         }
         for block, period_s in sorted(periods.items(), key=lambda item: (item[1], item[0].function, item[0].start))
     ]
@@ -85,7 +90,8 @@ def _learnt(found: Plan, one: DevicePlan) -> dict[str, Any]:
     return {"device": one.device.name, "refused": holes, **rest}
 
 
-def _due_sets(one: DevicePlan) -> list[Due]:
-    """Return the plan of every due-set that happens; a flat-out scan is one."""
-    flat_out = [1 << i for i, scan in enumerate(one.scans) if not scan.period_s]
-    return [one.due(mask) for mask in (*flat_out, *sorted(rates_of([scan.period_s for scan in one.scans])))]
+def _due_sets(one: DevicePlan) -> list[tuple[Due, float]]:
+    """Return the plan of every due-set that happens and how often, 1/s; a flat-out scan is one, its load unknown."""
+    flat_out = [(1 << i, 0.0) for i, scan in enumerate(one.scans) if not scan.period_s]
+    timed = sorted(rates_of([scan.period_s for scan in one.scans]).items())
+    return [(one.due(mask), rate) for mask, rate in (*flat_out, *timed)]

@@ -260,7 +260,7 @@ def test_report_says_what_the_contract_names():
     found = json.loads(json.dumps(report(made)))
     assert found["links"] == [{"name": "bus0", "requests_per_cycle": 1, "bus_time_s": 0.02002, "load": 0.02002}]
     assert made.errors == ()
-    wanted = {"link", "device", "unit", "function", "start", "count", "period_s", "serves"}
+    wanted = {"link", "device", "unit", "function", "start", "count", "period_s", "serves", "load"}
     assert set(found["requests"][0]) == wanted
 
 
@@ -271,6 +271,13 @@ def test_a_request_is_listed_once_with_what_makes_it_necessary_and_whom_it_serve
     found = {(r["function"], r["start"], r["count"]): (r["period_s"], r["serves"]) for r in report(made)["requests"]}
     assert found == {(3, 0, 3): (1.0, [1.0]), (3, 0, 4): (5.0, [1.0, 5.0]), (4, 100, 2): (5.0, [5.0])}
     assert len(report(made)["requests"]) == 3
+
+
+@given(st.lists(st.sampled_from([1.0, 2.0, 3.0, 5.0, 10.0, 60.0]), min_size=1, max_size=12), st.integers(0, 9))
+def test_the_loads_of_the_requests_add_up_to_the_loads_of_the_links(periods, max_gap):
+    tags = [build.tag(Point(f"v{i}", "holding", 3 * i, "uint16"), period_s=p) for i, p in enumerate(periods)]
+    found = report(plan(build.gateway([build.device("d", tags, max_gap=max_gap)])))
+    assert sum(r["load"] for r in found["requests"]) == pytest.approx(found["links"][0]["load"], abs=1e-5)
 
 
 def test_a_flat_out_scan_is_listed_and_has_no_load():
