@@ -39,8 +39,10 @@ class SystemClock:
         return time.time_ns() - time.monotonic_ns() + monotonic_ns
 
     async def sleep_until(self, monotonic_ns: int) -> None:
-        """Sleep until that moment."""
+        """Let others run, and sleep until that moment: a loop's timer may fire a little early."""
         await asyncio.sleep(max(0, monotonic_ns - time.monotonic_ns()) / NS)
+        while (left_ns := monotonic_ns - time.monotonic_ns()) > 0:
+            await asyncio.sleep(left_ns / NS)
 
 
 class _Timex(ctypes.Structure):
