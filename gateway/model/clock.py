@@ -41,8 +41,8 @@ class SystemClock:
     async def sleep_until(self, monotonic_ns: int) -> None:
         """Let others run, and sleep until that moment: a loop's timer may fire a little early."""
         await asyncio.sleep(max(0, monotonic_ns - time.monotonic_ns()) / NS)
-        while (left_ns := monotonic_ns - time.monotonic_ns()) > 0:
-            await asyncio.sleep(left_ns / NS)
+        if time.monotonic_ns() < monotonic_ns:
+            await self.sleep_until(monotonic_ns)
 
 
 class _Timex(ctypes.Structure):
