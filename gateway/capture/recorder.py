@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import get_ident
 from typing import Final
 
 from drivers.errors import DeviceException, DriverError, LinkDown, NoAnswer
@@ -27,17 +28,16 @@ AFTER_S: Final = 2.0  # a late answer and the fence against it come within a tim
 AFTER_PIECES: Final = 256  # twice what came before; on a fast link that is half a second
 MAX_REASONS: Final = 16  # of one capture; a link that goes takes hundreds of tags with it
 QUIET_S: Final = 600.0  # between two captures of one link for one kind of fault,
-QUIET_CAP_S: Final = (
-    86_400.0  # doubling while it lasts: a dead meter has nine captures on its first day, then one a day
-)
+QUIET_CAP_S: Final = 86_400.0  # doubling while it lasts: a dead meter has nine on its first day, then one a day
 MAX_FILES: Final = 500
 MAX_BYTES: Final = 32_000_000  # some 500 captures of a meter with 80 points; next to nothing on an SD card of 8 GB
 MAX_WAITING: Final = 8  # captures that a slow disk has not taken; beyond them new ones are lost and counted
+LAST_S: Final = 0.2  # at the end, for those that are open or wait: SIGTERM must end within 2 s
 
 
 @dataclass(slots=True)
 class CaptureCounters:
-    """What became of the captures; `failed` were not written, because of the disk."""
+    """What became of the captures; `failed` were not written, because of the disk or because too many came at once."""
 
     written: int = 0
     failed: int = 0
@@ -125,6 +125,7 @@ class Recorder:
         self._waiting: deque[tuple[str, Capture]] = deque()
         self._has_waiting = asyncio.Event()
         self._is_failing = False
+        self._is_crowded = False
 
     def notice(self, event: Event) -> None:
         """Take an event of a device: its traffic is captured, unless it says that something is well again."""
@@ -134,12 +135,15 @@ class Recorder:
             watched.noticed.setdefault(event.kind, f"{event.device}: {event.text}")
 
     async def run(self) -> None:
-        """Look at the links until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._write(), name="captures")
-            while True:
-                self.look()
-                await self._clock.sleep_until(self._clock.monotonic_ns() + round(LOOK_S * NS))
+        """Look at the links until cancelled; then write what is at hand."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._write(), name="captures")
+                while True:
+                    self.look()
+                    await self._clock.sleep_until(self._clock.monotonic_ns() + round(LOOK_S * NS))
+        finally:
+            self._write_last()
 
     def look(self) -> None:
         """Take what came since the last look."""
@@ -175,7 +179,13 @@ class Recorder:
             return
         if len(self._waiting) >= MAX_WAITING:
             self.counters.failed += 1
+            if not self._is_crowded:
+                log.warning(
+                    "more faults at once than the disk takes captures of: that of %s is lost", watched.spec.name
+                )
+            self._is_crowded = True
             return
+        self._is_crowded = False
         name = f"{_stamp(found.time_ns)}-{watched.spec.name}-{found.kind}.jsonl"
         capture = capture_of(self._spec, watched.spec, __version__, found.time_ns, found.why, found.pieces)
         self._waiting.append((name, capture))
@@ -191,15 +201,36 @@ class Recorder:
                 try:
                     await asyncio.to_thread(keep, self._folder, name, capture)
                 except OSError as error:
-                    self.counters.failed += 1
-                    if not self._is_failing:
-                        log.error("captures cannot be kept in %s: %s", self._folder, error.strerror or error)
-                    self._is_failing = True
+                    self._tell_failure(error)
                 else:
-                    self.counters.written += 1
-                    self._is_failing = False
-                    log.info("captured %s: %s", name, "; ".join(capture.why[:1]))
+                    self._tell_success(name, capture)
                 self._waiting.popleft()
+
+    def _write_last(self) -> None:
+        """Write what is open and what waits, for as long as there is time; what was under way is written again."""
+        self.look()
+        for watched in self._links.values():
+            self._close(watched)
+        until_ns = self._clock.monotonic_ns() + round(LAST_S * NS)
+        while self._waiting and self._clock.monotonic_ns() < until_ns:
+            name, capture = self._waiting.popleft()
+            try:
+                keep(self._folder, name, capture)
+            except OSError as error:
+                self._tell_failure(error)
+                return
+            self._tell_success(name, capture)
+
+    def _tell_success(self, name: str, capture: Capture) -> None:
+        self.counters.written += 1
+        self._is_failing = False
+        log.info("captured %s: %s", name, "; ".join(capture.why[:1]))
+
+    def _tell_failure(self, error: OSError) -> None:
+        self.counters.failed += 1
+        if not self._is_failing:
+            log.error("captures cannot be kept in %s: %s", self._folder, error.strerror or error)
+        self._is_failing = True
 
 
 def keep(folder: Path, name: str, capture: Capture) -> None:
@@ -210,7 +241,7 @@ def keep(folder: Path, name: str, capture: Capture) -> None:
     content = encode(capture)
     folder.mkdir(parents=True, exist_ok=True)
     _make_room(folder, len(content))
-    fresh = folder / f"{name}.new"
+    fresh = folder / f"{name}.{get_ident()}.new"  # the end of the process may write what a thread is at
     try:
         fresh.write_bytes(content)
         fresh.replace(folder / name)

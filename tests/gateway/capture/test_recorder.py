@@ -162,6 +162,33 @@ async def test_a_dead_device_does_not_write_all_day(rig):
     assert len(rig.kept()) == n + 2
 
 
+async def test_what_is_at_hand_when_the_gateway_ends_is_written(rig):
+    running = asyncio.ensure_future(rig.recorder.run())
+    await asyncio.sleep(0)
+    rig.link.exchange(NoAnswer("silence"))
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    (found,) = rig.kept()
+    assert found.why == ("timeout: silence",)
+    assert not list(rig.folder.glob("*.new"))
+
+
+async def test_captures_lost_because_too_many_come_at_once_are_told(tmp_path, caplog):
+    links = [replace(LINK, name=f"l{i}", port=i + 1) for i in range(recorder.MAX_WAITING + 5)]
+    devices = [build.device(f"m{i}", [build.tag(scenes.POINTS[0])], link=f"l{i}") for i in range(len(links))]
+    found = {link.name: Link() for link in links}
+    clock = FakeClock()
+    crowd = Recorder(build.gateway(devices, links=links), found, tmp_path, clock)
+    for link in found.values():
+        link.exchange(NoAnswer("silence"))
+    for _ in range(30):
+        crowd.look()
+        clock.now_ns += round(recorder.LOOK_S * 1e9)
+    assert crowd.counters.failed == 5
+    assert caplog.text.count("more faults at once") == 1
+
+
 async def test_a_link_faster_than_the_looks_has_captures_without_holes(rig):
     rig.link.exchange(NoAnswer("silence"))
     await rig.pass_s(0.1)
