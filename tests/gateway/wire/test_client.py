@@ -5,6 +5,7 @@ import contextlib
 import time
 
 import pytest
+from aiohttp import web
 
 from gateway.model.corridor import MqttSpec
 from gateway.wire.client import MqttError, Rejected, Will, keep_connected
@@ -314,3 +315,51 @@ async def test_a_broker_that_hangs_up_before_it_answers_is_noticed_at_once():
                 await asyncio.sleep(0.01)
         task.cancel()
     assert calls[4] - calls[0] < 4 * 4.0  # waiting for CONNACK would take 5 s each
+
+
+@contextlib.asynccontextmanager
+async def websocket(port):
+    """A WebSocket before a broker's port, as in front of most brokers of a cloud; yields its own port."""
+
+    async def serve(request):
+        socket = web.WebSocketResponse(protocols=("mqtt",))
+        await socket.prepare(request)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def back():
+            while data := await reader.read(4096):
+                await socket.send_bytes(data)
+
+        answers = asyncio.create_task(back())
+        async for message in socket:
+            writer.write(message.data)
+        answers.cancel()
+        writer.close()
+        return socket
+
+    application = web.Application()
+    application.router.add_get("/mqtt", serve)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_broker_behind_a_websocket_acknowledges_all_the_same(mosquitto):
+    async def session(client):
+        await client.subscribe("a/#", qos=1)
+        codes = asyncio.Queue()
+        for i in range(200):
+            client.send("a/b", bytes(i * 200), codes.put_nowait)
+        await client.publish("a/b", b"last", qos=1)
+        assert {await codes.get() for _ in range(200)} == {0}
+        sizes = [len((await anext(client.messages)).payload) for _ in range(201)]
+        assert sorted(sizes) == sorted([*range(0, 40_000, 200), 4])
+
+    async with websocket(mosquitto.port) as port, asyncio.timeout(20):
+        url = f"ws://127.0.0.1:{port}/mqtt"
+        await keep_connected(MqttSpec((url,), None, None), "test", session)
