@@ -63,6 +63,7 @@ class Point:
     sentinels  raw values that mean "not available"; for signed types the unsigned pattern also counts
     range      plausible values, in `unit`; outside it the quality is uncertain
     width, max_rate  of a counter: bits until it wraps, units per second
+    rate, rate_s  of a float32 counter: the point that says how fast it rises, in units per rate_s seconds
     """
 
     name: str
@@ -80,6 +81,8 @@ class Point:
     range: tuple[float, float] | None = None
     width: int | None = None
     max_rate: float | None = None
+    rate: str | None = None
+    rate_s: float | None = None
     period_s: float | None = None
     description: str = ""
 

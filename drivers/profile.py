@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -70,6 +70,8 @@ class PointModel(Table):
     range: tuple[Number, Number] | None = None
     width: Int | None = Field(None, ge=1, le=64, description="bits of a counter")
     max_rate: Number | None = Field(None, gt=0, description="units per second a counter can rise at most")
+    rate: Name | None = Field(None, description="the point that says how fast a float32 counter rises")
+    rate_s: Number | None = Field(None, gt=0, description="that point's unit is the counter's per so many seconds")
     period_s: Period | None = Field(None, description="poll class: this point's own period")
     description: str = ""
 
@@ -81,6 +83,10 @@ class PointModel(Table):
             yield f"range {list(self.range)}: the first number must be below the second"
         if self.has("kind", "width", "max_rate") and self.kind != "counter" and (self.width or self.max_rate):
             yield "'width' and 'max_rate' go with kind = \"counter\""
+        if self.has("rate", "rate_s") and (self.rate is None) != (self.rate_s is None):
+            yield "rate and rate_s go together"
+        if self.has("rate", "kind", "type") and self.rate and (self.kind, self.type) != ("counter", "float32"):
+            yield 'rate goes with kind = "counter" and type = "float32"'
         if self.has("function"):
             yield from self._faults_of_a_bit() if self.function in ("coil", "discrete") else self._faults_of_registers()
 
@@ -113,8 +119,8 @@ class PointModel(Table):
         return Point(**dict(self))
 
 
-def point_faults(points: Iterable[PointModel], *, enron: bool = False) -> Iterator[str]:
-    """Yield what is wrong between points of one device: names given twice, values beyond the address space."""
+def point_faults(points: Sequence[PointModel], *, enron: bool = False) -> Iterator[str]:
+    """Yield what is wrong between points of one device: names given twice, values beyond the address space, rates."""
     seen: dict[str, int] = {}
     for i, point in enumerate(points):
         if point.has("name") and seen.setdefault(point.name, i) != i:
@@ -123,6 +129,28 @@ def point_faults(points: Iterable[PointModel], *, enron: bool = False) -> Iterat
             span = 1 if enron and point.type in ENRON_TYPES else registers_of(point.type)
             if point.address + span - 1 > MAX_ADDRESS:
                 yield f"point '{point.name}': address {point.address} + {span} registers ends beyond {MAX_ADDRESS}"
+    if all(point.has("name", "kind", "type") for point in points):
+        yield from _rate_faults(points)
+
+
+def _rate_faults(points: Sequence[PointModel]) -> Iterator[str]:
+    """Yield what is wrong with the points that others name as their rate."""
+    whats = {point.name: _what(point) for point in points}
+    usable = [name for name, what in whats.items() if not what]
+    for point in points:
+        if not (point.has("rate") and point.rate):
+            continue
+        if point.rate not in whats:
+            yield f"point '{point.name}': rate: no point {shown(point.rate)}{near(point.rate, usable)}"
+        elif what := whats[point.rate]:
+            yield f"point '{point.name}': rate: {shown(point.rate)} is a {what}, wanted a number that is no counter"
+
+
+def _what(point: PointModel) -> str:
+    """Return what a point is that cannot be a rate; "" for one that can."""
+    if point.type.startswith(("bool", "bitfield", "string")):
+        return point.type
+    return "counter" if point.kind == "counter" else ""
 
 
 class HoleModel(Table):
@@ -240,9 +268,10 @@ def lint(profile: Profile) -> list[str]:
                 notes.append(f"point '{point.name}': shares {point.function} register {address} with '{other}'")
                 break
     for point in profile.points:
-        if point.kind == "counter" and point.type == "float32":
+        if point.kind == "counter" and point.type == "float32" and not point.rate:
             notes.append(
-                f"point '{point.name}': a float32 total stops resolving 1 {point.unit or 'unit'} at 16 777 216"
+                f"point '{point.name}': a float32 total stops resolving 1 {point.unit or 'unit'} at 16 777 216; "
+                "rate and rate_s name the point that fills its steps"
             )
         if is_in_hole(point, profile.holes, enron=profile.enron):
             notes.append(f"point '{point.name}': lies in a hole and is never read")

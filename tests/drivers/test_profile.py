@@ -149,6 +149,11 @@ def faults(tmp_path, text):
         ("address = 1.0", "address: got 1.0, wanted a whole number"),
         ("period_s = 1e300", "period_s: got 1e+300, wanted less than or equal to 86400"),
         ('kind = "counter", max_rate = inf', "max_rate: got inf, wanted a finite number"),
+        ('kind = "counter", type = "float32", rate = "b"', "rate and rate_s go together"),
+        ('kind = "counter", type = "float32", rate_s = 3600', "rate and rate_s go together"),
+        ('kind = "counter", rate = "b", rate_s = 1', 'rate goes with kind = "counter" and type = "float32"'),
+        ('type = "float32", rate = "b", rate_s = 1', 'rate goes with kind = "counter" and type = "float32"'),
+        ('kind = "counter", type = "float32", rate = "b", rate_s = 0', "rate_s: got 0, wanted greater than 0"),
         ('unit = "m³/h"', "unit: got 'm³/h', wanted ASCII, as in degC or m3/h"),
         ('unit = "a\\nb"', r"unit: got 'a\nb', wanted ASCII, as in degC or m3/h"),
     ],
@@ -157,8 +162,49 @@ def test_a_point_that_cannot_be_meant_is_one_line(tmp_path, more, wanted):
     keys = [key.split(" = ")[0] for key in more.split(", ") if " = " in key]
     given = {"name": '"a"', "function": '"input"', "address": "0", "type": '"uint16"'}
     known = ", ".join(f"{key} = {value}" for key, value in given.items() if key not in keys)
-    found = faults(tmp_path, f"points = [{{{known}, {more}}}]\n")
+    other = '{name = "b", function = "input", address = 8, type = "int16"}'
+    found = faults(tmp_path, f"points = [{{{known}, {more}}}, {other}]\n")
     assert found == ([f"point 'a': {wanted}"] if wanted else [])
+
+
+TOTAL = (
+    "points = [\n"
+    '  {name = "energy", function = "input", address = 0, type = "float32", kind = "counter", unit = "Wh",'
+    ' rate = "power", rate_s = 3600},\n'
+    '  {name = "power", function = "input", address = 2, type = "float32", unit = "W"},\n'
+    '  {name = "serial", function = "input", address = 4, type = "string4"},\n]\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("rate", "wanted"),
+    [
+        ("power", None),
+        ("powr", "no point 'powr'; did you mean 'power'?"),
+        ("energi", "no point 'energi'"),
+        ("energy", "'energy' is a counter, wanted a number that is no counter"),
+        ("serial", "'serial' is a string4, wanted a number that is no counter"),
+    ],
+)
+def test_the_rate_of_a_total_is_a_number_of_the_same_meter(tmp_path, rate, wanted):
+    found = faults(tmp_path, TOTAL.replace('"power", rate_s', f'"{rate}", rate_s'))
+    assert found == ([f"point 'energy': rate: {wanted}"] if wanted else [])
+
+
+def test_a_rate_survives_export_and_answers_what_lint_questions(tmp_path):
+    assert faults(tmp_path, TOTAL) == []
+    found = profile.load(tmp_path / "x.toml")
+    assert (found.points[0].rate, found.points[0].rate_s) == ("power", 3600.0)
+    assert profile.lint(found) == []
+    (note,) = profile.lint(replace(found, points=(replace(found.points[0], rate=None, rate_s=None),)))
+    assert "rate and rate_s" in note
+    out = tmp_path / "x.toml"
+    out.write_text(profile.export(found, [], 125, 2000))
+    assert profile.load(out) == found
+
+
+def test_no_shipped_profile_asks_for_an_estimate():
+    assert not [p.name for name in profile.names() for p in profile.find(name).points if p.rate or p.rate_s]
 
 
 @pytest.mark.parametrize("name", profile.RESERVED)

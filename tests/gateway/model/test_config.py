@@ -263,6 +263,8 @@ TOGETHER = [  # replacements, and the lines they make: all of them, and no false
     ({"address = 0x0106": "address = 70000", "unit = 7\n": 'unit = 7\ntags = ["flow"]\n'}, ["address: got 70000", "no point 'flow'"]),
     ({'type = "float32"': 'type = "flaot32"', "unit = 7\n": 'unit = 7\ntags = ["flow"]\n'}, ["type: unknown type 'flaot32'"]),
     ({'profile = "endresshauser_proline"\n': "profile = 3\n"}, ["profile: got 3"]),
+    ({"range = [0, 400]": 'rate = "flw"\n  rate_s = 1'}, ["rate goes with kind", "point 'flow_mass': rate: no point 'flw'"]),
+    ({"range = [0, 400]": 'rate = "flw"\n  rate_s = 1\n  kind = "count"'}, ["kind: got 'count'"]),
     ({OWN: OWN + OWN}, ["point 'flow_mass': given twice (points 1 and 2)"]),
 ]  # fmt: skip
 
