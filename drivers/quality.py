@@ -11,6 +11,7 @@ BAD: Final = 0x8000_0000  # the severity bit
 UNCERTAIN: Final = 0x4000_0000
 
 GOOD: Final = 0x0000_0000
+UNCERTAIN_SENSOR_NOT_ACCURATE: Final = 0x4093_0000
 UNCERTAIN_ENGINEERING_UNITS_EXCEEDED: Final = 0x4094_0000
 BAD_COMMUNICATION_ERROR: Final = 0x8005_0000
 BAD_TIMEOUT: Final = 0x800A_0000
@@ -24,6 +25,7 @@ BAD_DATA_UNAVAILABLE: Final = 0x809E_0000
 
 NAMES: Final[dict[int, str]] = {
     GOOD: "Good",
+    UNCERTAIN_SENSOR_NOT_ACCURATE: "UncertainSensorNotAccurate",
     UNCERTAIN_ENGINEERING_UNITS_EXCEEDED: "UncertainEngineeringUnitsExceeded",
     BAD_COMMUNICATION_ERROR: "BadCommunicationError",
     BAD_TIMEOUT: "BadTimeout",
