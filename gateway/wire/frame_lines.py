@@ -25,7 +25,8 @@ MINUS, POINT, ZERO, COMMA = 45, 46, 48, 44
 def decimals_for(v, hint):
     """Return the fewest decimals whose text reads back as this value, or -1 if none up to 17 does.
 
-    hint  decimals to try first, FLOAT32_TEXT for a value that is a float32, FLOAT64_TEXT for any other
+    hint  decimals to try first, FLOAT32_TEXT where the meter sends a float32, FLOAT64_TEXT for any other; a value that
+          is no float32 is exact under either
     """
     if hint >= 0:
         power = 10.0**hint
@@ -38,7 +39,7 @@ def decimals_for(v, hint):
         if abs(m) >= EXACT:
             return -1
         back = m / power
-        if back == v or (hint == FLOAT32_TEXT and np.float32(back) == np.float32(v)):
+        if back == v or (hint == FLOAT32_TEXT and np.float64(np.float32(back)) == v):
             return k
         power *= 10.0
     return -1

@@ -42,6 +42,12 @@ def test_a_float32_reads_back_as_the_same_float32(values):
     assert [np.float32(v) for v in line.fields.values()] == [np.float32(v) for v in values]
 
 
+@given(st.integers(2**31, 2**40).filter(lambda n: float(np.float32(n / 128)) != n / 128))
+def test_a_value_between_two_float32s_reads_back_exactly_where_a_float32_is_meant(n):
+    (line,) = parse_lines(write([n / 128], [FLOAT32_TEXT]))
+    assert line.fields["f0"] == n / 128
+
+
 @given(st.integers(-(10**9), 10**9), st.integers(0, 6))
 def test_a_decimal_keeps_its_decimals_and_no_more(raw, k):
     value = raw / 10**k
