@@ -17,6 +17,7 @@ from gateway.alarm.journal import Journal
 from gateway.alarm.state import Step
 from gateway.detect import flags as bits
 from gateway.detect.bank import Bank
+from gateway.estimate import Estimates
 from gateway.model.clock import Clock
 from gateway.model.frame import Frame, Read, Scan, TagTable
 from gateway.spool.spool import Spool
@@ -79,6 +80,7 @@ class Pipeline:
         self._misses = [0] * len(table.scans)
         self._now_ns = np.zeros(len(table.scans), np.int64)  # of the poll at hand
         self._totals = Totals(table)
+        self._estimates = Estimates(table)
         self._scratch = Scratch()
         self._ready: list[tuple[Scan, int, int, int]] = []
         self._is_scheduled = False
@@ -188,6 +190,7 @@ class Pipeline:
         ready = np.array(numbers, np.int32)
         self._decode(ready)
         counted = self._totals.update(ready, self._steady_ns, self._value, self._quality)
+        counted += self._estimates.update(ready, self._steady_ns, self._value, self._quality)
         self._bank.update(ready, self._steady_ns, self._value, self._quality)
         seq = self.spool.next_seq
         for row, verdict in counted:

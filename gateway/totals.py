@@ -28,7 +28,14 @@ ROLLOVER: Final = 2  # it passed its width and began at 0
 RESET: Final = 3  # it fell, and stays there: another meter, or set back by hand
 JUMP: Final = 4  # it rose faster than it can, and stays there
 UNCONFIRMED: Final = 5  # two samples, and neither goes on from what counted before
-REASONS: Final = {GLITCH: "CounterGlitch", ROLLOVER: "CounterRollover", RESET: "CounterReset", JUMP: "CounterJump"}
+STALLED: Final = 6  # it stands still although it is counted into, see estimate.py
+REASONS: Final = {
+    GLITCH: "CounterGlitch",
+    ROLLOVER: "CounterRollover",
+    RESET: "CounterReset",
+    JUMP: "CounterJump",
+    STALLED: "CounterStalled",
+}
 
 S_PER_NS: Final = 1 / NS
 RATE_MARGIN: Final = 1.05  # stamps are the middle of a read: an interval is uncertain by a few per cent

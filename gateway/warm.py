@@ -14,6 +14,7 @@ from typing import Final
 KERNELS: Final = (
     "drivers.decode",
     "gateway.totals",
+    "gateway.estimate",
     "gateway.detect.limits",
     "gateway.detect.rate",
     "gateway.detect.frozen",

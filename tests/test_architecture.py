@@ -18,6 +18,7 @@ STAGES = [
     "acquire",
     "capture",
     "totals",
+    "estimate",
     "detect",
     "alarm",
     "spool",
