@@ -138,6 +138,14 @@ def test_an_estimate_waits_at_the_half_step_for_the_meter():
     ]
 
 
+def test_a_total_rests_and_does_not_fall_when_its_rate_is_lost():
+    meter = Meter()
+    t = steps(meter, n=4)
+    assert meter.poll(t + 1, 20_000_006, 1800.0)[0] == 20_000_007
+    assert meter.poll(t + 2, 20_000_006, None)[0] == 20_000_007
+    assert meter.poll(t + 9, 20_000_006, 1800.0)[0] == 20_000_007
+
+
 def test_while_the_rate_is_bad_the_value_rests_and_the_next_good_one_bridges_it():
     meter = Meter()
     t = steps(meter, n=4) + 1
@@ -225,13 +233,16 @@ def test_a_truncating_meter_is_half_a_step_low_throughout():
     assert np.std(found[100:]) < 0.2
 
 
+usual = st.floats(0, 6)
+watts = st.floats(0, 2e4)
 samples = st.lists(
     st.tuples(
-        st.integers(1, 4_000_000_000),  # ns since the poll before
-        st.floats(0, 30) | st.sampled_from([0.0, 0.0, -1e6, 1e8]),  # what the register rose
-        st.none() | st.floats(-5e4, 5e4),
-        st.booleans(),
+        st.integers(1, 2_000_000_000) | st.integers(1, 4_000_000_000),  # ns since the poll before
+        usual | usual | st.just(0.0) | st.sampled_from([0.0, -1e6, 1e8]),  # what the register rose
+        watts | watts | st.floats(-5e4, 5e4) | st.none(),
+        st.sampled_from([True, True, True, False]),  # whether the total is good
     ),
+    min_size=20,
     max_size=60,
 )
 starts = st.sampled_from([0.5, 2.0**24 - 8, 2.0**24, 3e7, 2.0**27 - 20])
