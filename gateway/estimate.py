@@ -61,7 +61,7 @@ def estimate(
     time_ns int64[scans], value float64[n], quality uint32[n]  the samples; a total that is not bad becomes uncertain
     rate float64[m], rate_ns int64[m] NEVER_NS, is_lost uint8[m]  state: last good sample, whether a bad one followed
     shown float64[m] NaN  state: what the register showed last; area, the integral of the rate since it stepped
-    before float64[m] NaN  state: area at the last sample of the total; NaN where not all of it since is known
+    before float64[m] NaN  state: area at the last sample of the total; NaN where the rate since is not known
     total float64[m] NaN, published float64[m]; is_stalled uint8[m]  state: the estimate, and what was made of it
     """
     n = 0
@@ -77,7 +77,7 @@ def estimate(
             if now - rate_ns[j] <= stale_ns[j]:
                 area[j] += 0.5 * (rate[j] + r) * ((now - rate_ns[j]) * S_PER_NS)
             else:
-                total[j] = before[j] = np.nan
+                before[j] = np.nan
             rate[j], rate_ns[j] = r, now
         for j in range(first[s], first[s + 1]):
             i = rows[j]
@@ -93,8 +93,6 @@ def estimate(
                     total[j], published[j] = np.nan, -np.inf
                 else:
                     total[j] = low + 0.5 * rise if np.isnan(total[j]) else total[j] + rise
-                    if total[j] > low + rise:  # the step came after the poll before
-                        total[j] = low + rise
                 shown[j], is_stalled[j] = x, 0
                 area[j] = 0.0 if np.isnan(since) else -since
                 reach = before[j] = np.nan if is_lost[j] else area[j] + since
@@ -111,8 +109,7 @@ def estimate(
             step = 2.0 * max(high - x, x - low)
             told = np.rint(total[j] / step * FINENESS) / FINENESS * step
             published[j] = max(published[j], x if np.isnan(told) or is_lost[j] or np.isnan(since) else told)
-            if published[j] != x:
-                value[i] = published[j] * scale[i] / divisor[i] + offset[i]
+            value[i] = published[j] * scale[i] / divisor[i] + offset[i]
             if quality[i] == GOOD:
                 quality[i] = UNCERTAIN_SENSOR_NOT_ACCURATE
             if reach > STALLED_STEPS * step and not is_stalled[j]:

@@ -52,7 +52,7 @@ class Total:
                 if rose is None:
                     self.guess = None
                 else:
-                    self.guess = low + rose / 2 if self.guess is None else min(self.guess + rose, low + rose)
+                    self.guess = low + rose / 2 if self.guess is None else self.guess + rose
             self.register, self.is_told = x, False
             self.counted = 0.0 if held is None else -held
             self.counted_then = counted = None if counted is None else self.counted + held
