@@ -108,7 +108,7 @@ def estimate(
                 continue
             step = 2.0 * max(high - x, x - low)
             told = np.rint(total[j] / step * FINENESS) / FINENESS * step
-            published[j] = max(published[j], x if np.isnan(told) or is_lost[j] or np.isnan(since) else told)
+            published[j] = max(published[j], x if np.isnan(told) or np.isnan(reach) else told)
             value[i] = published[j] * scale[i] / divisor[i] + offset[i]
             if quality[i] == GOOD:
                 quality[i] = UNCERTAIN_SENSOR_NOT_ACCURATE

@@ -1,6 +1,5 @@
 """A float32 total between its steps, the slow way: one meter, plain Python numbers; shares no code with gateway."""
 
-import math
 import struct
 
 
@@ -70,8 +69,3 @@ class Total:
         stalls = x >= 16_777_216 and counted is not None and counted > 2 * (above - x) and not self.is_told
         self.is_told = self.is_told or stalls
         return out, x >= 16_777_216, stalls
-
-
-def nearest(energy):
-    """Return a number as a float32 register shows it that rounds to nearest."""
-    return struct.unpack("<f", struct.pack("<f", energy))[0] if math.isfinite(energy) else energy
