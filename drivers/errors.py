@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from drivers import quality
 
@@ -69,6 +69,20 @@ class TargetAway(DeviceException):
 
     quality = quality.BAD_NO_COMMUNICATION
 
+
+class UnexpectedModel(DriverError):
+    """Another meter answers than the one that the device's profile describes; raised by who asks, never by a link."""
+
+    quality = quality.BAD_CONFIGURATION_ERROR
+
+
+class Unidentified(DriverError):
+    """The device answers, but not now which model it is: busy, or at fault; raised by who asks, never by a link."""
+
+
+# After one of these a device is not asked any further in a cycle: whoever did not answer one read will not the next.
+Silence = NoAnswer | LinkDown | TargetAway | UnexpectedModel | Unidentified
+SILENCES: Final = (NoAnswer, LinkDown, TargetAway, UnexpectedModel, Unidentified)
 
 _LEAVES: dict[int, type[DeviceException]] = {
     1: IllegalFunction,

@@ -141,16 +141,20 @@ class LinkCounters(UnitCounters):
         return found
 
 
-class Link(Protocol):
+class Reader(Protocol):
+    """What answers reads: a link, or what stands before one."""
+
+    async def read(self, unit: int, block: Block) -> bytes:
+        """Return exactly `block.n_bytes` payload bytes of `unit`; raises a DriverError leaf."""
+        ...
+
+
+class Link(Reader, Protocol):
     """One connection or bus; one request outstanding at a time. `ring` holds the latest traffic."""
 
     state: LinkState
     counters: LinkCounters
     ring: deque[Traffic]
-
-    async def read(self, unit: int, block: Block) -> bytes:
-        """Return exactly `block.n_bytes` payload bytes of `unit`; raises a DriverError leaf."""
-        ...
 
     def turnaround_s(self, unit: int) -> float | None:
         """Return how long a device takes to answer, without the characters on the wire; None while unknown."""

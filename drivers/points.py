@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 from drivers.blocks import Block
@@ -127,6 +128,31 @@ class Hole:
     def lies_in(self, block: Block) -> bool:
         """Return whether a read contains all of it."""
         return READ_CODES[self.function] == block.function and block.start <= self.start and self.end <= block.end
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a point says on every meter of a model, and on no other: a value, in its unit, or a text.
+
+    texts  shell patterns; one of both is empty
+    """
+
+    point: str
+    values: tuple[float, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def admits(self, found: float | str | None) -> bool:
+        """Return whether a meter that says this can be of the model."""
+        if isinstance(found, str):
+            return any(fnmatchcase(found, pattern) for pattern in self.texts)
+        return found in self.values
+
+    def __str__(self) -> str:
+        """Return what is wanted, in words: `1648 to 1653`, `7 or 9`, `'PM51*'`."""
+        first, n = (self.values or (0.0,))[0], len(self.values)
+        if n > 2 and self.values == tuple(first + i for i in range(n)):
+            return f"{first:.12g} to {self.values[-1]:.12g}"
+        return " or ".join([f"{value:.12g}" for value in self.values] or map(repr, self.texts))
 
 
 MAX_DECIMALS: Final = 15  # digits that a float64 always keeps

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field
 
 from drivers.blocks import MAX_BITS, MAX_REGISTERS
-from drivers.points import REGISTERS, Function, Hole, Kind, Order, Point, raw_range, registers_of
+from drivers.encode import codec
+from drivers.points import REGISTERS, Expected, Function, Hole, Kind, Order, Point, raw_range, registers_of
 from drivers.toml import WRONG, FileError, Flag, Int, Name, Number, Table, judge, near, shown
 from drivers.toml import read_toml as read_toml
 
@@ -165,6 +166,41 @@ class HoleModel(Table):
         if self.has("start", "count") and self.start + self.count - 1 > MAX_ADDRESS:
             yield f"start {self.start} + {self.count} ends beyond {MAX_ADDRESS}"
 
+    def hole(self) -> Hole:
+        """Return the value object that the rest of the program sees."""
+        return Hole(**dict(self))
+
+
+class ExpectedModel(Table):
+    """The keys of one expected point."""
+
+    point: Name
+    values: tuple[Number, ...] = Field((), description="in the point's unit")
+    texts: tuple[str, ...] = Field((), description="shell patterns, as in PM51*")
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong between the keys."""
+        if self.has("values", "texts") and bool(self.values) == bool(self.texts):
+            yield "wants either 'values' or 'texts'"
+
+    def faults_at(self, point: Point) -> Iterator[str]:
+        """Yield what the point that it is about can never say."""
+        if not self.has("values", "texts") or any(self.faults()):
+            return
+        if point.is_text and self.values:
+            yield "is a text, wanted 'texts', got 'values'"
+        elif self.texts and not point.is_text:
+            yield "is a number, wanted 'values', got 'texts'"
+        else:
+            for value in self.values:
+                nearest = codec(point).served_value(codec(point).encode(value))
+                if nearest != value and isinstance(nearest, float):
+                    yield f"values: got {value:.12g}, wanted what it can show; the nearest is {nearest:.12g}"
+
+    def expected(self) -> Expected:
+        """Return the value object that the rest of the program sees."""
+        return Expected(**dict(self))
+
 
 ENRON_TYPES: Final = ("int32", "uint32", "float32", "bitfield32")
 
@@ -183,6 +219,7 @@ class ProfileModel(Table):
     enron: Flag = Field(False, description="one address carries one 32-bit item")
     side_effects: tuple[str, ...] = Field((), description="points that change the device when they are read")
     holes: list[HoleModel] = Field([], description="registers never to be read: the device refuses them")
+    expect: list[ExpectedModel] = Field([], description="what tells this model from others, read before anything else")
     quirks: tuple[str, ...] = Field((), description="what an installer must know")
     points: list[PointModel] = Field(min_length=1)
 
@@ -194,6 +231,28 @@ class ProfileModel(Table):
             for name in self.side_effects:
                 if name not in names:
                     yield f"side_effects: no point {shown(name)}{near(name, names)}"
+        if self.has("expect", "points") and all(point.has("name") for point in self.points):
+            yield from self._faults_of_expected({point.name: point for point in self.points})
+
+    def _faults_of_expected(self, points: Mapping[str, PointModel]) -> Iterator[str]:
+        holes = [hole.hole() for hole in self.holes if hole.has(*HoleModel.model_fields)] if self.has("holes") else []
+        seen: set[str] = set()
+        for model in self.expect:
+            if not model.has("point"):
+                continue
+            name, place = model.point, f"expect: point {shown(model.point)}"
+            if name in seen:
+                yield f"{place} is given twice, wanted all its values in one"
+            seen.add(name)
+            if name not in points:
+                yield f"expect: no point {shown(name)}{near(name, points)}"
+            elif points[name].has(*PointModel.model_fields) and not any(points[name].faults()):
+                point = points[name].point()
+                yield from (f"{place}: {fault}" for fault in model.faults_at(point))
+                if self.has("side_effects") and name in self.side_effects:
+                    yield f"{place} changes the device when it is read, wanted another"
+                if self.has("enron") and is_in_hole(point, holes, enron=self.enron):
+                    yield f"{place} lies in a hole and is never read, wanted another"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +272,7 @@ class Profile:
     enron: bool = False
     side_effects: tuple[str, ...] = ()
     holes: tuple[Hole, ...] = ()
+    expect: tuple[Expected, ...] = ()
     quirks: tuple[str, ...] = ()
 
 
@@ -222,8 +282,9 @@ def load(path: Path) -> Profile:
     if faults:
         raise ProfileError(f"{path}: {fault.text}" for fault in faults)
     points = tuple(point.point() for point in model.points)
-    holes = tuple(Hole(**dict(hole)) for hole in model.holes)
-    return Profile(**{**dict(model), "name": path.stem, "points": points, "holes": holes})
+    holes = tuple(hole.hole() for hole in model.holes)
+    expect = tuple(expected.expected() for expected in model.expect)
+    return Profile(**{**dict(model), "name": path.stem, "points": points, "holes": holes, "expect": expect})
 
 
 def find(name: str, folders: Iterable[Path] = ()) -> Profile:

@@ -276,6 +276,7 @@ class Gateway:
             self.publisher.counters,
             self.recorder.counters,
             used=self._utilisation.of(self._acquisition.links, self.clock.monotonic_ns() / NS),
+            unexpected=self.pipeline.unexpected,
             events_dropped=self.journal.dropped,
             now_ns=self.clock.wall_ns(self.clock.monotonic_ns()),
         )

@@ -39,12 +39,14 @@ def report(
     captures: CaptureCounters,
     *,
     used: Mapping[str, float],
+    unexpected: Mapping[str, str],
     events_dropped: int,
     now_ns: int,
 ) -> dict[str, Any]:
     """Return the health message of DESIGN section 7.
 
-    used  link -> measured share of time in which it was taken
+    used        link -> measured share of time in which it was taken
+    unexpected  device -> what it said instead of its model
     """
     kept = spool.statistics()
     total = PollCounters()
@@ -61,9 +63,10 @@ def report(
             for spec in plan.spec.links
         },
         "devices": {
-            device.name: _device(seen)
+            device.name: _device(seen, unexpected.get(device.name))
             for device in plan.spec.devices
-            if (seen := links[device.link].counters.units.get(device.unit)) and is_faulty(seen)
+            if (seen := links[device.link].counters.units.get(device.unit))
+            and (is_faulty(seen) or device.name in unexpected)
         },
         "spool": {
             "state": kept.state,
@@ -121,11 +124,13 @@ def _finite(seconds: float | None) -> float | None:
     return None if seconds is None or math.isinf(seconds) else seconds
 
 
-def _device(seen: UnitCounters) -> dict[str, Any]:
+def _device(seen: UnitCounters, unexpected: str | None) -> dict[str, Any]:
     """Return the faults of one device and its typical answer time; the rest is in the metrics."""
     out: dict[str, Any] = {name: n for name in ("requests", *FAULTS) if (n := getattr(seen, name))}
     if seen.exceptions:
         out["exceptions"] = {str(code): n for code, n in sorted(seen.exceptions.items())}
+    if unexpected:
+        out["unexpected"] = unexpected
     return {**out, "p99_s": _finite(seen.latency.within(0.99))}
 
 

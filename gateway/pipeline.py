@@ -59,6 +59,7 @@ class Pipeline:
         self.spool = spool
         self.strings: dict[str, dict[str, str]] = {}
         self.strings_changed: Callable[[], None] = lambda: None
+        self.unexpected: dict[str, str] = {}  # device -> what it said instead of its model
         self.values_read = 0
         self._engine = engine
         self._journal = journal
@@ -133,6 +134,16 @@ class Pipeline:
         if known.get(name) != text:
             known[name] = text
             self.strings_changed()
+
+    def tell(self, device: int, point: str, quality: int, text: str, now_ns: int) -> None:
+        """Make an event of what was found out about a device by one of its points."""
+        name, time_ns = self.table.spec.devices[device].name, self._clock.wall_ns(now_ns)
+        if quality & BAD:
+            self.unexpected[name] = text
+        else:
+            self.unexpected.pop(name, None)
+        reason, seq = name_of(quality), self.spool.next_seq
+        self._journal.add(Event(time_ns, self.spool.boot, seq, "quality", name, point, quality, None, reason, text))
 
     def doubtful(self, scan: Scan, now_ns: int) -> NDArray[np.int32]:
         """Return the rows of a scan that must be read again before it is finished: what no counter can show."""

@@ -10,7 +10,7 @@ from typing import Final
 from drivers.blocks import BITS_PER_BYTE, MAX_BITS, MAX_REGISTERS
 from drivers.encode import Codec, codec
 from drivers.link import LinkSpec
-from drivers.points import READ_CODES, Hole, Point
+from drivers.points import READ_CODES, Expected, Hole, Point
 from drivers.profile import ENRON_TYPES
 
 ILLEGAL_FUNCTION: Final = 1
@@ -28,6 +28,7 @@ class MeterSpec:
     points   numeric and string points
     max_gap  undefined registers that one read may cross; they read as 0
     holes    registers that it refuses, points or not
+    expect   what it shows of the model that it is: the first that its profile wants
     """
 
     name: str
@@ -44,6 +45,7 @@ class MeterSpec:
     max_bits: int = MAX_BITS
     max_gap: int = 0
     holes: tuple[Hole, ...] = ()
+    expect: tuple[Expected, ...] = ()
 
 
 Value = float | str | None

@@ -48,6 +48,10 @@ class Held:
         """Hold a string that a device told of itself."""
         self._hold(len(text), lambda sink: sink.identify(device, name, text))
 
+    def tell(self, device: int, point: str, quality: int, text: str, now_ns: int) -> None:
+        """Hold what was found out about a device."""
+        self._hold(len(text), lambda sink: sink.tell(device, point, quality, text, now_ns))
+
     def doubtful(self, scan: Scan, now_ns: int) -> NDArray[np.int32]:
         """Return no rows: before the first decoded value there is nothing to doubt."""
         return NO_ROWS if self._next is None else self._next.doubtful(scan, now_ns)

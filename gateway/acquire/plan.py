@@ -150,11 +150,14 @@ def _decimals(point: Point) -> int:
 
 
 def too_wide(device: Device) -> list[str]:
-    """Return one line per point that the device's largest read does not hold."""
+    """Return one line per point that is to be read and that the device's largest read does not hold."""
+    expected = {each.point for each in device.expect}
+    points = {point.name: point for point in device.points if point.name in expected and not point.is_text}
+    points |= {tag.name: tag.point for tag in device.tags}
     return [
         f"device '{device.name}': point '{point.name}' takes {point.n_registers} registers, "
         f"wanted at most max_registers = {device.max_registers}"
-        for point in (tag.point for tag in device.tags)
+        for point in points.values()
         if not point.is_bit and point.n_registers > device.max_registers
     ]
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from drivers import quality
 from drivers.blocks import Block
 from drivers.decode import decode_text
-from drivers.errors import DriverError, IllegalAddress, LinkDown, NoAnswer, TargetAway, WrongAnswer
-from drivers.link import Link
+from drivers.errors import SILENCES, DriverError, IllegalAddress, LinkDown, Silence, UnexpectedModel, WrongAnswer
+from drivers.link import Link, Reader
 from drivers.points import Point
 from gateway.acquire.device import DevicePlan, Due
 from gateway.acquire.probe import Probes
+from gateway.acquire.proven import Proven
 from gateway.acquire.sink import Sink
-from gateway.acquire.surgery import Silence, Surgery
+from gateway.acquire.surgery import Surgery
 from gateway.model.clock import NS, Clock
 from gateway.model.frame import Read
 
@@ -57,20 +58,23 @@ class Identity:
 class _Station:
     """One device on the line: when its scans are due, and whether it may be asked.
 
+    reader      what answers for it: the link, or one that first makes sure who is there
     slots       when each scan is due next, monotonic ns
-    asks_at_ns  until then it rests, as a dead unit on a shared bus; `pause_s` is how long it would rest next
+    asks_at_ns  until then it rests: a dead unit on a shared bus, another meter than expected on any link; `pause_s` is
+                how long it would rest next
     silence     the quality of its tags meanwhile
     misheard    polls since it was last heard that brought nothing but wrong answers
     divides_at_ns  until then a device that answers nothing keeps its refused reads whole
     """
 
     __slots__ = (
-        "asks_at_ns", "divides_at_ns", "misheard", "pause_s", "periods_ns", "plan", "probes", "silence", "slots",
-        "unit",
+        "asks_at_ns", "divides_at_ns", "misheard", "pause_s", "periods_ns", "plan", "probes", "reader", "silence",
+        "slots", "unit",
     )  # fmt: skip
 
-    def __init__(self, plan: DevicePlan, origin_ns: int) -> None:
+    def __init__(self, plan: DevicePlan, reader: Reader, origin_ns: int) -> None:
         self.plan = plan
+        self.reader = reader
         self.unit = plan.device.unit
         self.slots = [origin_ns + round(scan.phase_s * NS) for scan in plan.scans]
         self.periods_ns = [round(scan.period_s * NS) for scan in plan.scans]
@@ -149,7 +153,7 @@ class Poller:
         device that are due when its turn comes are read together. A poll that is a whole period late is skipped and
         counted, never queued.
         """
-        stations = [_Station(plan, origin_ns) for plan in self.plans]
+        stations = [_Station(plan, self._reader(plan), origin_ns) for plan in self.plans]
         health = {station.plan.number: station for station in stations}
         is_shared = len(stations) > 1
         grid = [(min(station.slots), i) for i, station in enumerate(stations)]
@@ -170,7 +174,7 @@ class Poller:
             station = stations[i]
             mask, since = station.take(now_ns, self.counters)
             due = station.plan.due(mask)
-            is_resting = is_shared and now_ns < station.asks_at_ns
+            is_resting = now_ns < station.asks_at_ns and (is_shared or station.silence == UnexpectedModel.quality)
             is_there = await self._poll(station, due, since, now_ns, is_resting=is_resting)
             answered = is_there and bool(due.reads)
             if not answered:
@@ -181,14 +185,25 @@ class Poller:
                 await self._probe(station)
             heapq.heapreplace(grid, (min(station.slots), i))
 
+    def _reader(self, plan: DevicePlan) -> Reader:
+        """Return what answers for a device."""
+        if not plan.device.expect:
+            return self.link
+
+        def tell(point: str, found: int, text: str) -> None:
+            self.sink.tell(plan.number, point, found, text, self.clock.monotonic_ns())
+
+        return Proven(self.link, plan.device, tell)
+
     async def _identify(self, identity: Identity, station: _Station | None) -> bool:
         """Read the strings of a device and return whether it was there; what is not answered keeps what was known."""
         if station is not None and self.clock.monotonic_ns() < station.asks_at_ns:
             return False
+        reader = self.link if station is None else station.reader
         for point, blocks in zip(identity.points, identity.blocks, strict=True):
             try:
-                raw = b"".join([await self.link.read(identity.unit, block) for block in blocks])
-            except (NoAnswer, LinkDown, TargetAway):
+                raw = b"".join([await reader.read(identity.unit, block) for block in blocks])
+            except SILENCES:
                 return False
             except DriverError:
                 continue
@@ -197,7 +212,7 @@ class Poller:
 
     async def _poll(self, station: _Station, due: Due, since: list[int], began_ns: int, *, is_resting: bool) -> bool:
         """Read what is due of one device and hand it on; returns whether nobody was missed."""
-        sink, unit = self.sink, station.unit
+        sink, reader, unit = self.sink, station.reader, station.unit
         silent = station.silence if is_resting else 0  # as at the last probe: nothing new is known
         missed: Silence | None = None
         is_wrong = False
@@ -210,8 +225,8 @@ class Poller:
                 sink.fail(read, silent)
                 continue
             try:
-                payload = await self.link.read(unit, read.block)
-            except (NoAnswer, LinkDown, TargetAway) as error:
+                payload = await reader.read(unit, read.block)
+            except SILENCES as error:
                 missed, silent = error, error.quality  # who did not answer one read will not answer the next in time
                 sink.fail(read, silent)
             except DriverError as error:
@@ -227,7 +242,7 @@ class Poller:
         ended_ns = self.clock.monotonic_ns()
         for scan in due.scans if good else ():
             if not missed and (rows := sink.doubtful(scan, ended_ns)).size:
-                missed = await self._confirm(sink, unit, good, rows)
+                missed = await self._confirm(sink, station, good, rows)
                 ended_ns = self.clock.monotonic_ns()
         if missed and not isinstance(missed, LinkDown):
             station.unheard(ended_ns, missed.quality)
@@ -239,7 +254,9 @@ class Poller:
         sink.finish(due.scans, since, began_ns, ended_ns)
         return not missed and not is_resting
 
-    async def _confirm(self, sink: Sink, unit: int, good: Sequence[Read], rows: NDArray[np.int32]) -> Silence | None:
+    async def _confirm(
+        self, sink: Sink, station: _Station, good: Sequence[Read], rows: NDArray[np.int32]
+    ) -> Silence | None:
         """Read again what brought these rows, and return the silence that came between.
 
         What has side effects is not read again: the next poll decides.
@@ -251,8 +268,8 @@ class Poller:
             rows = np.setdiff1d(rows, again)
             sink.doubt(again)
             try:
-                sink.put(read, await self.link.read(unit, read.block))
-            except (NoAnswer, LinkDown, TargetAway) as error:
+                sink.put(read, await station.reader.read(station.unit, read.block))
+            except SILENCES as error:
                 sink.fail(read, error.quality)
                 return error
             except DriverError as error:
@@ -266,7 +283,7 @@ class Poller:
 
         A device that answers nothing whatever is asked is left whole for a while: dividing costs two requests a tag.
         """
-        surgery = Surgery(self.link, station.plan, self.sink, good)
+        surgery = Surgery(station.reader, station.plan, self.sink, good)
         await surgery.operate(due, refused)
         if not surgery.has_answers:
             station.divides_at_ns = self.clock.monotonic_ns() + FRUITLESS_NS
@@ -278,7 +295,7 @@ class Poller:
         if fact is None:
             return
         try:
-            await self.link.read(station.unit, fact.block)
+            await station.reader.read(station.unit, fact.block)
         except DriverError:
             return
         station.plan.learn(fact.without)

@@ -26,6 +26,10 @@ class Sink(Protocol):
         """Take a string that a device told of itself."""
         ...
 
+    def tell(self, device: int, point: str, quality: int, text: str, now_ns: int) -> None:
+        """Take what was found out about a device by one of its points, monotonic ns: an event."""
+        ...
+
     def doubtful(self, scan: Scan, now_ns: int) -> NDArray[np.int32]:
         """Return the rows of a scan that must be read again before it is finished, usually none."""
         ...

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from drivers.blocks import Block
-from drivers.errors import DriverError, IllegalAddress, LinkDown, NoAnswer, TargetAway
-from drivers.link import Link
+from drivers.errors import SILENCES, DriverError, IllegalAddress, Silence
+from drivers.link import Reader
 from drivers.points import READ_CODES, Function, Hole
 from gateway.acquire.device import DevicePlan, Due
 from gateway.acquire.memory import Learnt, in_order
@@ -25,7 +25,6 @@ from gateway.model.frame import Read
 
 ILLEGAL_VALUE: Final = 3  # Modbus application protocol, section 7: above all a quantity that is too large
 MAX_ROUNDS: Final = 8  # new plans tried in one cycle; each forbids what the last one was refused for
-Silence = NoAnswer | LinkDown | TargetAway
 FUNCTIONS: Final[dict[int, Function]] = {code: function for function, code in READ_CODES.items()}
 
 
@@ -45,10 +44,10 @@ class Surgery:
     missed  why the rest was not asked any more: nobody was there; None while somebody is
     """
 
-    def __init__(self, link: Link, plan: DevicePlan, sink: Sink, good: list[Read]) -> None:
+    def __init__(self, reader: Reader, plan: DevicePlan, sink: Sink, good: list[Read]) -> None:
         """Begin with what the device has answered in this cycle; what it answers from now on is added to `good`."""
         self.missed: Silence | None = None
-        self._link = link
+        self._reader = reader
         self._plan = plan
         self._sink = sink
         self._good = good
@@ -104,10 +103,10 @@ class Surgery:
             self._sink.fail(read, self.missed.quality)
             return None
         try:
-            payload = await self._link.read(self._plan.device.unit, read.block)
+            payload = await self._reader.read(self._plan.device.unit, read.block)
         except IllegalAddress as error:
             return error.code
-        except (NoAnswer, LinkDown, TargetAway) as error:
+        except SILENCES as error:
             self.missed = error
             self._sink.fail(read, error.quality)
         except DriverError as error:
@@ -178,8 +177,8 @@ class Surgery:
 
     async def _is_answered(self, block: Block) -> bool:
         try:
-            await self._link.read(self._plan.device.unit, block)
-        except (NoAnswer, LinkDown, TargetAway) as error:
+            await self._reader.read(self._plan.device.unit, block)
+        except SILENCES as error:
             self.missed = error
             return False
         except DriverError:

@@ -19,7 +19,9 @@ def meters(specs: Iterable[GatewaySpec]) -> list[MeterSpec]:
     for spec in specs:
         links = {link.name: link for link in spec.links}
         for device in spec.devices:
-            points = (*(tag.point for tag in device.tags), *device.strings)
+            expected = [point for each in device.expect for point in device.points if point.name == each.point]
+            read = (*(tag.point for tag in device.tags), *device.strings)
+            points = (*read, *(point for point in expected if point.name not in {each.name for each in read}))
             out.append(
                 MeterSpec(
                     name=device.name,
@@ -36,6 +38,7 @@ def meters(specs: Iterable[GatewaySpec]) -> list[MeterSpec]:
                     max_bits=device.max_bits,
                     max_gap=device.max_gap,
                     holes=device.holes,
+                    expect=device.expect,
                 )
             )
     return out

@@ -271,6 +271,7 @@ def _device(table: DeviceTable, meter: Profile) -> Device:
         points=meter.points,
         side_effects=tuple(point for point in meter.points if point.name in meter.side_effects),
         holes=meter.holes,
+        expect=meter.expect,
     )
 
 

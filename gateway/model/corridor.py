@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from drivers.link import LinkSpec
-from drivers.points import Hole, Point
+from drivers.points import Expected, Hole, Point
 
 LIMITS: Final = ("low_low", "low", "high", "high_high")  # in the order of the columns of TagTable.limit
 
@@ -43,6 +43,7 @@ class Device:
     points        all that its profile knows, in tags or not
     side_effects  those that change it when they are read
     holes         what is never to be read
+    expect        what it must say before anything else is believed
     """
 
     name: str
@@ -62,6 +63,7 @@ class Device:
     points: tuple[Point, ...] = ()
     side_effects: tuple[Point, ...] = ()
     holes: tuple[Hole, ...] = ()
+    expect: tuple[Expected, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

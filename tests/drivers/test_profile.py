@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drivers import profile
-from drivers.points import READ_CODES, Hole
+from drivers.points import READ_CODES, Expected, Hole
 
 REGISTERS = Path(__file__).parents[3] / "shared" / "registers"
 needs_maps = pytest.mark.skipif(not REGISTERS.exists(), reason="needs ../shared/registers")
@@ -353,3 +353,75 @@ def test_what_may_fall_is_no_counter(tmp_path):
     assert not [
         p.name for p in shipped if p.kind == "counter" and ("net" in p.name.split("_") or "can fall" in p.description)
     ]
+
+
+EXPECT = (
+    'side_effects = ["peak"]\nholes = [{function = "holding", start = 50, count = 2}]\nexpect = [%s]\npoints = [\n'
+    '  {name = "code", function = "holding", address = 2, type = "uint16", scale = 0.5},\n'
+    '  {name = "model", function = "holding", address = 3, type = "string12"},\n'
+    '  {name = "peak", function = "holding", address = 20, type = "uint16"},\n'
+    '  {name = "lost", function = "holding", address = 50, type = "uint16"},\n]\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("expect", "wanted"),
+    [
+        ('{point = "code", values = [7, 8.5]}, {point = "model", texts = ["PM51*", "PM5?"]}', []),
+        ('{point = "cod", values = [7]}', ["expect: no point 'cod'; did you mean 'code'?"]),
+        ('{point = "code"}', ["expect #1: wants either 'values' or 'texts'"]),
+        ('{point = "code", values = [7], texts = ["7"]}', ["expect #1: wants either 'values' or 'texts'"]),
+        ('{point = "code", values = ["7"]}', ["expect #1: value #1: got '7', wanted a number"]),
+        ('{point = "code", texts = ["7"]}', ["expect: point 'code': is a number, wanted 'values', got 'texts'"]),
+        ('{point = "model", values = [7]}', ["expect: point 'model': is a text, wanted 'texts', got 'values'"]),
+        (
+            '{point = "code", values = [7.2, 40000]}',
+            [
+                "expect: point 'code': values: got 7.2, wanted what it can show; the nearest is 7",
+                "expect: point 'code': values: got 40000, wanted what it can show; the nearest is 32767.5",
+            ],
+        ),
+        (
+            '{point = "code", values = [7]}, {point = "code", values = [8]}',
+            ["expect: point 'code' is given twice, wanted all its values in one"],
+        ),
+        ('{point = "peak", values = [7]}', ["expect: point 'peak' changes the device when it is read, wanted another"]),
+        ('{point = "lost", values = [7]}', ["expect: point 'lost' lies in a hole and is never read, wanted another"]),
+        (
+            '{point = "code", value = [7]}',
+            ["expect #1: value: unknown key, did you mean 'values'?", "expect #1: wants either 'values' or 'texts'"],
+        ),
+    ],
+)
+def test_an_expectation_that_no_meter_can_meet_is_a_line(tmp_path, expect, wanted):
+    assert faults(tmp_path, EXPECT % expect) == wanted
+
+
+def test_what_a_profile_expects_survives_export_and_import(tmp_path):
+    found = profile.find("carlogavazzi_em24_e1")
+    assert found.expect == (Expected("model_code", (1648.0, 1649.0, 1650.0, 1651.0, 1652.0, 1653.0)),)
+    out = tmp_path / f"{found.name}.toml"
+    out.write_text(profile.export(found, [], 125, 2000))
+    assert profile.load(out) == found
+    source = tmp_path / "x.csv"
+    source.write_text("name,function,address,type\nmodel,3,0,string12\n")
+    about = {"expect": [{"point": "model", "texts": ["PM51*", 'quote "']}]}
+    (tmp_path / "x.toml").write_text(profile.import_csv(source, about))
+    assert profile.load(tmp_path / "x.toml").expect == (Expected("model", texts=("PM51*", 'quote "')),)
+    about["expect"][0]["point"] = "mode"
+    with pytest.raises(profile.ProfileError, match="expect: no point 'mode'; did you mean 'model'"):
+        profile.import_csv(source, about)
+
+
+@pytest.mark.parametrize(
+    ("expected", "words"),
+    [
+        (Expected("p", (1648.0, 1649.0, 1650.0)), "1648 to 1650"),
+        (Expected("p", (7.0, 8.0)), "7 or 8"),
+        (Expected("p", (7.0, 9.0, 8.0)), "7 or 9 or 8"),
+        (Expected("p", (0.5,)), "0.5"),
+        (Expected("p", texts=("PM51*", "PM53*")), "'PM51*' or 'PM53*'"),
+    ],
+)
+def test_what_is_expected_reads_like_a_sentence(expected, words):
+    assert str(expected) == words

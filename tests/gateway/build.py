@@ -28,7 +28,7 @@ def device(name, tags, *, link="bus0", unit=1, **fields):
     """Return a device of these tags."""
     tags = tuple(tags)
     base = Device(name, link, unit, "", "meter", "", "", None, tags, (), MAX_REGISTERS, MAX_BITS, 0, False)
-    return replace(base, points=tuple(t.point for t in tags), **fields)
+    return replace(base, **{"points": tuple(t.point for t in tags), **fields})
 
 
 def gateway(devices, *, links=None, **fields):

@@ -19,19 +19,19 @@ class Link:
 
     state = "up"
 
-    def __init__(self):
+    def __init__(self, late_frames):
         self.counters = LinkCounters(requests=10, answers=7, timeouts=2)
         self.counters.exceptions[2] = 1
         self.counters.latency.note(0.004)
         self.counters.unit(1).requests = 4
-        self.counters.unit(1).late_frames = 1
+        self.counters.unit(1).late_frames = late_frames
 
 
-def found():
+def found(unexpected=None, late_frames=1):
     made = plan(build.gateway([build.device("d", [build.tag(p) for p in build.registers(3)])]))
     polls = {"a": PollCounters(10, 8, 1, 2), "b": PollCounters(5, 5, 0, 0)}
     spool = MemorySpool(1000, "c", ())
-    links = {link.name: Link() for link in made.spec.links}
+    links = {link.name: Link(late_frames) for link in made.spec.links}
     return health.report(
         made,
         links,
@@ -40,6 +40,7 @@ def found():
         DeliveryCounters(9, 8, 1),
         CaptureCounters(3, 1),
         used={"bus0": 0.25},
+        unexpected=unexpected or {},
         events_dropped=0,
         now_ns=17,
     )
@@ -60,6 +61,12 @@ def test_every_counter_of_the_contract_is_there():
     assert said["captures"] == {"written": 3, "failed": 1}
     assert {"state", "offset_s"} <= said["clock"].keys()
     assert said["memory_bytes"] > 1_000_000
+
+
+def test_a_device_of_another_model_says_so_as_long_as_it_is_there():
+    assert found(late_frames=0)["devices"] == {}
+    said = found({"d": "d: code holds 71"}, late_frames=0)["devices"]
+    assert said == {"d": {"requests": 4, "unexpected": "d: code holds 71", "p99_s": None}}
 
 
 def test_prometheus_text_is_well_formed():

@@ -205,6 +205,20 @@ async def test_strings_are_told_once_and_when_they_change(rig):
     assert told == [{"serial": "X1"}, {"serial": "X2"}]
 
 
+async def test_another_model_is_an_event_at_its_time_and_known_until_the_right_one_is_back(rig):
+    now_ns = rig.clock.monotonic_ns()
+    rig.pipeline.tell(1, "code", quality.BAD_CONFIGURATION_ERROR, "b: code holds 71", now_ns)
+    assert rig.pipeline.unexpected == {"b": "b: code holds 71"}
+    rig.pipeline.tell(1, "code", quality.GOOD, "b: is the meter", now_ns + MS)
+    assert rig.pipeline.unexpected == {}
+    found = [(e.time, e.kind, e.device, e.tag, e.reason, e.text) for e in rig.journal._waiting]
+    wall_ns = rig.clock.wall_ns(now_ns)
+    assert found == [
+        (wall_ns, "quality", "b", "code", "BadConfigurationError", "b: code holds 71"),
+        (wall_ns + MS, "quality", "b", "code", "Good", "b: is the meter"),
+    ]
+
+
 async def test_what_came_back_to_normal_while_the_gateway_was_away_is_cleared_at_the_first_poll(tmp_path):
     rig = Rig(tmp_path / "1")
     rig.put(flow=120.0)

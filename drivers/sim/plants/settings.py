@@ -16,7 +16,6 @@ _STATES: Final[Mapping[str, float]] = {
     r"open|running|mains|_ok|clear|valid|online|stable|ready|_on$|present|healthy": 1.0,
 }
 _SETTINGS: Final[Mapping[str, float]] = {
-    r"^model_code$": 1650.0,
     r"^alarm1_level": 20.0,
     r"^alarm2_level": 40.0,
     r"latching|^alarm_|^error$|faulty_|gas_unit|calibration_step|phase_(sequence|config)|unit_length|^control$": 0.0,
@@ -37,6 +36,7 @@ _SETTINGS: Final[Mapping[str, float]] = {
 _IDENTITY: Final = re.compile(
     r"serial|(^|_)version|identification|model|device_type|crc_|firmware|hardware|_code$|scan_list_"
 )
+_WILD: Final = re.compile(r"[*?]|\[(!?)(.[^]]*)\]")  # what stands for other characters in a shell pattern
 _HEARTBEAT_BIT: Final = 1 << 11  # Honeywell Midas: toggles every 2 s
 
 
@@ -45,7 +45,9 @@ def setting(place: Place, point: Point) -> Measured | None:
     name = point.name.lower()
     if place.meter.profile == "honeywell_midas" and name == "status":
         return Measured("", lambda t: float(_HEARTBEAT_BIT * (int(t / 2.0) % 2)), still=True)
-    value = _first(_SETTINGS, name)
+    value = next((each.values[0] for each in place.meter.expect if each.point == point.name), None)
+    if value is None:
+        value = _first(_SETTINGS, name)
     if value is None and _IDENTITY.search(name):
         value = float(int(1 + 9998 * uniform(place.key(name), 0)))
     if value is None and (point.kind == "state" or point.type.startswith(("bool", "bitfield"))):
@@ -59,8 +61,22 @@ def _first(table: Mapping[str, float], name: str) -> float | None:
 
 def text(place: Place, point: Point) -> str:
     """Return what a string point says: who made the meter, which one it is."""
+    if pattern := next((each.texts[0] for each in place.meter.expect if each.point == point.name), ""):
+        return like(pattern)
     if "serial" in point.name:
         return f"SIM{int(1e8 * uniform(place.key(point.name), 0)):08d}"
     if "manufacturer" in point.name or "vendor" in point.name:
         return "Corridor Simulator"
     return (place.meter.profile or place.meter.name).upper()
+
+
+def like(pattern: str) -> str:
+    """Return a short text that a shell pattern admits."""
+
+    def one(wild: re.Match[str]) -> str:
+        is_not, characters = wild[1], wild[2]
+        if not characters:
+            return "0" if wild[0] == "?" else ""
+        return next(c for c in "0aA_-" if c not in characters) if is_not else characters[0]
+
+    return _WILD.sub(one, pattern)
