@@ -131,6 +131,27 @@ class Hole:
 
 
 @dataclass(frozen=True, slots=True)
+class ScanList:
+    """Registers in which an installer lists others, and where the meter then shows these side by side.
+
+    start, count   the list: entry k holds a wire address + `base`, 0 nothing
+    values, step   the registers of entry k are shown from values + k * step on, at most `step` of them
+    """
+
+    function: Function
+    start: int
+    count: int
+    values: int
+    step: int
+    base: int = 0
+
+    def touches(self, function: Function, start: int, end: int) -> bool:
+        """Return whether any address in [start, end) is part of the list or of what it shows."""
+        areas = (self.start, self.start + self.count), (self.values, self.values + self.count * self.step)
+        return self.function == function and any(start < b and a < end for a, b in areas)
+
+
+@dataclass(frozen=True, slots=True)
 class Expected:
     """What a point says on every meter of a model, and on no other: a value, in its unit, or a text.
 

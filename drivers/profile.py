@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from drivers.blocks import MAX_BITS, MAX_REGISTERS
 from drivers.encode import codec
-from drivers.points import REGISTERS, Expected, Function, Hole, Kind, Order, Point, raw_range, registers_of
+from drivers.points import REGISTERS, Expected, Function, Hole, Kind, Order, Point, ScanList, raw_range, registers_of
 from drivers.toml import WRONG, FileError, Flag, Int, Name, Number, Table, judge, near, shown
 from drivers.toml import read_toml as read_toml
 
@@ -171,6 +171,27 @@ class HoleModel(Table):
         return Hole(**dict(self))
 
 
+class ScanListModel(Table):
+    """The keys of a scan list."""
+
+    function: Literal["holding", "input"]
+    start: Int = Field(ge=0, le=MAX_ADDRESS, description="of the list, as on the wire, counted from 0")
+    count: Int = Field(ge=1, le=MAX_REGISTERS, description="entries of the list, a register each")
+    values: Int = Field(ge=0, le=MAX_ADDRESS, description="where the registers of the first entry are shown")
+    step: Int = Field(ge=1, le=MAX_REGISTERS, description="registers that are shown of each entry")
+    base: Int = Field(0, ge=0, le=MAX_ADDRESS, description="what an entry holds above the wire address")
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong between the list and what it shows."""
+        if not self.has("start", "count", "values", "step"):
+            return
+        end, shown_end = self.start + self.count, self.values + self.count * self.step
+        if max(end, shown_end) - 1 > MAX_ADDRESS:
+            yield f"ends at {max(end, shown_end) - 1}, beyond {MAX_ADDRESS}"
+        if self.start < shown_end and self.values < end:
+            yield f"the list ({self.start} to {end - 1}) and its values ({self.values} to {shown_end - 1}) overlap"
+
+
 class ExpectedModel(Table):
     """The keys of one expected point."""
 
@@ -220,6 +241,7 @@ class ProfileModel(Table):
     side_effects: tuple[str, ...] = Field((), description="points that change the device when they are read")
     holes: list[HoleModel] = Field([], description="registers never to be read: the device refuses them")
     expect: list[ExpectedModel] = Field([], description="what tells this model from others, read before anything else")
+    scan_list: ScanListModel | None = Field(None, description="registers that an installer can have shown side by side")
     quirks: tuple[str, ...] = Field((), description="what an installer must know")
     points: list[PointModel] = Field(min_length=1)
 
@@ -273,6 +295,7 @@ class Profile:
     side_effects: tuple[str, ...] = ()
     holes: tuple[Hole, ...] = ()
     expect: tuple[Expected, ...] = ()
+    scan_list: ScanList | None = None
     quirks: tuple[str, ...] = ()
 
 
@@ -284,7 +307,9 @@ def load(path: Path) -> Profile:
     points = tuple(point.point() for point in model.points)
     holes = tuple(hole.hole() for hole in model.holes)
     expect = tuple(expected.expected() for expected in model.expect)
-    return Profile(**{**dict(model), "name": path.stem, "points": points, "holes": holes, "expect": expect})
+    scan_list = ScanList(**dict(model.scan_list)) if model.scan_list else None
+    parts = {"points": points, "holes": holes, "expect": expect, "scan_list": scan_list}
+    return Profile(**{**dict(model), "name": path.stem, **parts})
 
 
 def find(name: str, folders: Iterable[Path] = ()) -> Profile:

@@ -10,7 +10,7 @@ from typing import Final
 from drivers.blocks import BITS_PER_BYTE, MAX_BITS, MAX_REGISTERS
 from drivers.encode import Codec, codec
 from drivers.link import LinkSpec
-from drivers.points import READ_CODES, Expected, Hole, Point
+from drivers.points import READ_CODES, Expected, Hole, Point, ScanList
 from drivers.profile import ENRON_TYPES
 
 ILLEGAL_FUNCTION: Final = 1
@@ -29,6 +29,7 @@ class MeterSpec:
     max_gap  undefined registers that one read may cross; they read as 0
     holes    registers that it refuses, points or not
     expect   what it shows of the model that it is: the first that its profile wants
+    scan_list  where it lists registers, and where it then shows them; empty at first
     """
 
     name: str
@@ -46,6 +47,7 @@ class MeterSpec:
     max_gap: int = 0
     holes: tuple[Hole, ...] = ()
     expect: tuple[Expected, ...] = ()
+    scan_list: ScanList | None = None
 
 
 Value = float | str | None
@@ -86,10 +88,14 @@ class _Layout:
 
 
 class Meter:
-    """The register image of one device; holds no values, every read asks the snapshot."""
+    """The register image of one device; holds no values, every read asks the snapshot.
+
+    entries  its scan list, as the registers hold it
+    """
 
     def __init__(self, spec: MeterSpec) -> None:
         self.spec = spec
+        self.entries = [0] * (spec.scan_list.count if spec.scan_list else 0)
         self._layouts: dict[tuple[int, int, int], _Layout | int] = {}
         self._points: dict[int, list[Point]] = {code: [] for code in READ_CODES.values()}
         for point in sorted(spec.points, key=lambda point: point.address):
@@ -106,8 +112,26 @@ class Meter:
         layout = self._layout(function, start, count)
         if isinstance(layout, int):
             return refusal(function, layout)
-        payload, served = _fill(layout, snapshot, bits=function <= 2)
-        return Answer(bytes((function, len(payload))) + payload, served)
+        payload = _merged(layout, snapshot, bits=function <= 2)
+        self._show_listed(payload, function, start, snapshot)
+        return Answer(bytes((function, len(payload))) + payload, _served(layout, payload, bits=function <= 2))
+
+    def _show_listed(self, payload: bytearray, function: int, start: int, snapshot: Snapshot) -> None:
+        """Put the scan list, and what it makes the meter show, where they stand in the answer."""
+        area, end = self.spec.scan_list, start + len(payload) // 2
+        if area is None or READ_CODES[area.function] != function or not area.touches(area.function, start, end):
+            return
+        registers = {area.start + k: struct.pack(">H", entry) for k, entry in enumerate(self.entries)}
+        for k, entry in enumerate(self.entries):
+            of_entry = [point for point in self._points[function] if entry and point.address == entry - area.base]
+            shown = bytearray(2 * area.step)
+            for point in of_entry:
+                for i, byte in enumerate(codec(point).encode(snapshot(point))[: len(shown)]):
+                    shown[i] |= byte
+            at = area.values + k * area.step
+            registers |= {at + i: bytes(shown[2 * i : 2 * i + 2]) for i in range(area.step)}
+        for address in registers.keys() & range(start, end):
+            payload[2 * (address - start) : 2 * (address - start) + 2] = registers[address]
 
     def _layout(self, function: int, start: int, count: int) -> _Layout | int:
         key = (function, start, count)
@@ -124,11 +148,14 @@ class Meter:
         if function <= 2:
             if not 1 <= count <= min(spec.max_bits, MAX_BITS):
                 return ILLEGAL_VALUE
-            widths: Mapping[int, int] = {point.address: 1 for point in self._points[function]}
+            widths = {point.address: 1 for point in self._points[function]}
         else:
             if not 1 <= count <= min(spec.max_registers, MAX_REGISTERS):
                 return ILLEGAL_VALUE
             widths = _widths(self._points[function], enron=spec.enron)
+            if (area := spec.scan_list) and READ_CODES[area.function] == function:
+                shown = range(area.values, area.values + area.count * area.step)
+                widths |= dict.fromkeys((*range(area.start, area.start + area.count), *shown), 2)
         if end > N_ADDRESSES or not _is_defined(widths, start, end, spec.max_gap):
             return ILLEGAL_ADDRESS
         if any(READ_CODES[hole.function] == function and start < hole.end and hole.start < end for hole in spec.holes):
@@ -153,7 +180,7 @@ def _span(point: Point, *, enron: bool) -> int:
     return 1 if enron and point.type in ENRON_TYPES else point.n_registers
 
 
-def _widths(points: list[Point], *, enron: bool) -> Mapping[int, int]:
+def _widths(points: list[Point], *, enron: bool) -> dict[int, int]:
     """Return the bytes that each defined register address answers with."""
     widths = {}
     for point in points:
@@ -175,8 +202,8 @@ def _is_defined(widths: Mapping[int, int], start: int, end: int, max_gap: int) -
     return True
 
 
-def _fill(layout: _Layout, snapshot: Snapshot, *, bits: bool) -> tuple[bytes, tuple[tuple[str, float | None], ...]]:
-    """Return the payload and the values in it; points that share registers are merged."""
+def _merged(layout: _Layout, snapshot: Snapshot, *, bits: bool) -> bytearray:
+    """Return the payload; points that share registers are merged."""
     payload = bytearray(layout.n_bytes)
     for slot in layout.slots:
         raw = slot.codec.encode(snapshot(slot.codec.point))
@@ -186,13 +213,18 @@ def _fill(layout: _Layout, snapshot: Snapshot, *, bits: bool) -> tuple[bytes, tu
         for i, byte in enumerate(raw, slot.at):
             if 0 <= i < layout.n_bytes:
                 payload[i] |= byte
+    return payload
+
+
+def _served(layout: _Layout, payload: bytearray, *, bits: bool) -> tuple[tuple[str, float | None], ...]:
+    """Return the values in a payload."""
     served = []
     for slot in layout.slots:
         point = slot.codec.point
         if slot.whole and not point.is_text:
             value = slot.codec.served_value(_cut(payload, slot, bits=bits))
             served.append((point.name, value if isinstance(value, float) else None))
-    return bytes(payload), tuple(served)
+    return tuple(served)
 
 
 def _cut(payload: bytearray, slot: _Slot, *, bits: bool) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -113,6 +113,11 @@ class Fleet:
     def clear_value(self, device: str, tag: str) -> None:
         """Let a pinned tag move again."""
         self._device(device).pins.pop(tag, None)
+
+    def set_scan_list(self, device: str, entries: Sequence[int]) -> None:
+        """Write the scan list of a device as an installer does; what is not given is empty."""
+        meter = self._device(device).meter
+        meter.entries = [*entries, *[0] * (len(meter.entries) - len(entries))]
 
     def silence(self, device: str) -> None:
         """Let a device answer nothing until `wake`."""

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from drivers.blocks import Block
 from drivers.link import LinkSpec
 from drivers.points import READ_CODES, Hole
 from gateway.acquire.cost import cost_of
@@ -138,6 +139,10 @@ class DevicePlan:
             found = self._dues[mask] = self._plan(mask, self._rules)
         return found
 
+    def due_without(self, mask: int, rows: frozenset[int]) -> Due:
+        """Return the plan of the scans in a mask but for these rows."""
+        return self._plan(mask, self._rules, rows)
+
     def due_with(self, learnt: Learnt) -> Due:
         """Return the plan of all scans together if only this were known."""
         return self._plan(self.all_scans, self._rules_for(learnt))
@@ -158,12 +163,33 @@ class DevicePlan:
         """Return the addresses at which a tag of a read ends, ascending."""
         return sorted({spot.end for spot in self._spots_of(read)})
 
+    def starts(self, read: Read) -> list[int]:
+        """Return the addresses at which a tag of a read starts, ascending."""
+        return sorted({spot.start for spot in self._spots_of(read)})
+
+    def alone_at(self, mask: int, space: Space, start: int, most: int) -> list[Spot]:
+        """Return the rows due of a mask that start at an address; they share no register with any other.
+
+        None where they take more than `most` addresses, or change the device when they are read.
+        """
+        here = [spot for spot in self._spots if spot.space == space and spot.start == start]
+        end = max((spot.end for spot in here), default=start)
+        places = {spot.place for spot in self._spots if spot.space == space and spot.start < end and start < spot.end}
+        if len(places) != 1 or end - start > most or not places.isdisjoint(self._once):
+            return []
+        return [spot for spot in here if mask >> spot.scan & 1]
+
+    def may_ask(self, block: Block) -> bool:
+        """Return whether a read is one that the device is known to let pass, as far as it is known."""
+        rules = self._rules.get((block.function, block.item_bytes))
+        return rules is not None and rules.reach(block.start) >= block.end
+
     def _spots_of(self, read: Read) -> list[Spot]:
         rows = set(read.rows.tolist())
         return [spot for spot in self._spots if spot.row in rows]
 
-    def _plan(self, mask: int, all_rules: Mapping[Space, Rules]) -> Due:
-        spots = [spot for spot in self._spots if mask >> spot.scan & 1]
+    def _plan(self, mask: int, all_rules: Mapping[Space, Rules], without: frozenset[int] = frozenset()) -> Due:
+        spots = [spot for spot in self._spots if mask >> spot.scan & 1 and spot.row not in without]
         once = [spot for spot in spots if spot.place in self._once]
         reads: list[Read] = []
         refused: list[Read] = []

@@ -19,6 +19,7 @@ from drivers.points import Point
 from gateway.acquire.device import DevicePlan, Due
 from gateway.acquire.probe import Probes
 from gateway.acquire.proven import Proven
+from gateway.acquire.scan_list import Listed
 from gateway.acquire.sink import Sink
 from gateway.acquire.surgery import Surgery
 from gateway.model.clock import NS, Clock
@@ -59,6 +60,7 @@ class _Station:
     """One device on the line: when its scans are due, and whether it may be asked.
 
     reader      what answers for it: the link, or one that first makes sure who is there
+    listed      what its scan list shows, None without one
     slots       when each scan is due next, monotonic ns
     asks_at_ns  until then it rests: a dead unit on a shared bus, another meter than expected on any link; `pause_s` is
                 how long it would rest next
@@ -68,13 +70,14 @@ class _Station:
     """
 
     __slots__ = (
-        "asks_at_ns", "divides_at_ns", "misheard", "pause_s", "periods_ns", "plan", "probes", "reader", "silence",
-        "slots", "unit",
+        "asks_at_ns", "divides_at_ns", "listed", "misheard", "pause_s", "periods_ns", "plan", "probes", "reader",
+        "silence", "slots", "unit",
     )  # fmt: skip
 
     def __init__(self, plan: DevicePlan, reader: Reader, origin_ns: int) -> None:
         self.plan = plan
         self.reader = reader
+        self.listed = Listed(plan, plan.device.scan_list, reader) if plan.device.scan_list else None
         self.unit = plan.device.unit
         self.slots = [origin_ns + round(scan.phase_s * NS) for scan in plan.scans]
         self.periods_ns = [round(scan.period_s * NS) for scan in plan.scans]
@@ -181,6 +184,8 @@ class Poller:
                 station.rest_flat_out(now_ns + FLAT_OUT_REST_NS)
             elif self.is_early:
                 station.rest_flat_out(now_ns + EARLY_REST_NS)
+            if is_there and station.listed is not None and station.listed.is_wanted:
+                await station.listed.look()
             if is_there and station.probes.is_due(now_ns):
                 await self._probe(station)
             heapq.heapreplace(grid, (min(station.slots), i))
@@ -218,6 +223,12 @@ class Poller:
         is_wrong = False
         good: list[Read] = []
         refused: list[tuple[Read, int]] = []
+        listed: list[Read] = []
+        if station.listed is not None and not silent:
+            try:
+                due, listed = await station.listed.bring(due, sink, good)
+            except SILENCES as error:
+                missed, silent = error, error.quality
         for read in due.refused:
             sink.fail(read, IllegalAddress.quality)
         for read in due.reads:
@@ -242,8 +253,10 @@ class Poller:
         ended_ns = self.clock.monotonic_ns()
         for scan in due.scans if good else ():
             if not missed and (rows := sink.doubtful(scan, ended_ns)).size:
-                missed = await self._confirm(sink, station, good, rows)
+                missed = await self._confirm(sink, station, [*good, *listed], rows)
                 ended_ns = self.clock.monotonic_ns()
+        if missed and station.listed is not None:
+            station.listed.forget()
         if missed and not isinstance(missed, LinkDown):
             station.unheard(ended_ns, missed.quality)
         elif is_wrong and not good:

@@ -9,6 +9,7 @@ from gateway.acquire.device import DevicePlan, Due, rates_of
 from gateway.acquire.load import load_of
 from gateway.acquire.memory import NOTHING
 from gateway.acquire.plan import Plan
+from gateway.acquire.scan_list import advice
 
 BYTES_PER_VALUE: Final = 3.6  # kept by the spool at one frame per block (measured by `corridor bench spool`)
 FRAME_BYTES: Final = 12.0  # sequence number, times and uncertainty of one frame in the spool
@@ -31,6 +32,7 @@ def report(found: Plan) -> dict[str, Any]:
         "requests": [request for one in found.devices for request in _requests(found, one)],
         "bytes_per_day": round(per_day),
         "spool_days": round(found.spec.spool_max_bytes / per_day, 2) if per_day else None,
+        "scan_lists": [line for one in found.devices if (line := _scan_list(one))],
         "learnt": [_learnt(found, one) for one in found.devices if one.learnt != NOTHING],
         "errors": list(found.errors),
     }
@@ -88,6 +90,21 @@ def _learnt(found: Plan, one: DevicePlan) -> dict[str, Any]:
         holes.append({"function": hole.function, "start": hole.start, "count": hole.count, "tags": tags})
     rest = {key: getattr(one.learnt, key) for key in ("max_registers", "max_bits", "turnaround_s")}
     return {"device": one.device.name, "refused": holes, **rest}
+
+
+def _scan_list(one: DevicePlan) -> dict[str, Any] | None:
+    """Return what a device would save with the best entries in its scan list, when all scans are due."""
+    area, direct = one.device.scan_list, one.due(one.all_scans)
+    if area is None or (found := advice(one, area)) is None:
+        return None
+    entries, shortcut = found
+    return {
+        "device": one.device.name,
+        "entries": list(entries),
+        "requests_per_cycle": shortcut.n_reads,
+        "bus_time_s": round(shortcut.bus_s, 6),
+        "direct": {"requests_per_cycle": len(direct.reads), "bus_time_s": round(direct.bus_s, 6)},
+    }
 
 
 def _due_sets(one: DevicePlan) -> list[tuple[Due, float]]:

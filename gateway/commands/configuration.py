@@ -44,11 +44,21 @@ def plan(options: argparse.Namespace) -> int:
             f"{one['device']:<20} {one['unit']:>4} {one['function']:>2} {one['start']:>6} {one['count']:>5}"
             f" {one['period_s']:>6g}s"
         )
+    for one in found["scan_lists"]:
+        print(f"\n{one['device']}: {_saving(one)}")
     for one in found["learnt"]:
         print(f"\n{one['device']} has taught: {'; '.join(_lessons(one))}")
     days = f"{found['spool_days']:g} days" if found["spool_days"] else "unknown (period 0)"
     print(f"\nspool: {found['bytes_per_day'] / 1e6:.1f} MB a day, room for {days}")
     return refuse(f"{options.config}: {line}" for line in found["errors"]) if found["errors"] else DONE
+
+
+def _saving(one: Mapping[str, Any]) -> str:
+    """Return what a device would save by its scan list, in words."""
+    direct, entries = one["direct"], " ".join(map(str, one["entries"]))
+    reads = f"{one['requests_per_cycle']} reads instead of {direct['requests_per_cycle']}"
+    bus_time = f"{one['bus_time_s']:.2f} s instead of {direct['bus_time_s']:.2f} s"
+    return f"with {entries} in its scan list: {reads}, {bus_time}"
 
 
 def _lessons(one: Mapping[str, Any]) -> Iterator[str]:

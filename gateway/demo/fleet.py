@@ -39,6 +39,7 @@ def meters(specs: Iterable[GatewaySpec]) -> list[MeterSpec]:
                     max_gap=device.max_gap,
                     holes=device.holes,
                     expect=device.expect,
+                    scan_list=device.scan_list,
                 )
             )
     return out

@@ -272,6 +272,7 @@ def _device(table: DeviceTable, meter: Profile) -> Device:
         side_effects=tuple(point for point in meter.points if point.name in meter.side_effects),
         holes=meter.holes,
         expect=meter.expect,
+        scan_list=meter.scan_list,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from drivers.link import LinkSpec
-from drivers.points import Expected, Hole, Point
+from drivers.points import Expected, Hole, Point, ScanList
 
 LIMITS: Final = ("low_low", "low", "high", "high_high")  # in the order of the columns of TagTable.limit
 
@@ -44,6 +44,7 @@ class Device:
     side_effects  those that change it when they are read
     holes         what is never to be read
     expect        what it must say before anything else is believed
+    scan_list     what an installer can have it show side by side
     """
 
     name: str
@@ -64,6 +65,7 @@ class Device:
     side_effects: tuple[Point, ...] = ()
     holes: tuple[Hole, ...] = ()
     expect: tuple[Expected, ...] = ()
+    scan_list: ScanList | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drivers import profile
-from drivers.points import READ_CODES, Expected, Hole
+from drivers.points import READ_CODES, Expected, Hole, ScanList
 
 REGISTERS = Path(__file__).parents[3] / "shared" / "registers"
 needs_maps = pytest.mark.skipif(not REGISTERS.exists(), reason="needs ../shared/registers")
@@ -425,3 +425,38 @@ def test_what_a_profile_expects_survives_export_and_import(tmp_path):
 )
 def test_what_is_expected_reads_like_a_sentence(expected, words):
     assert str(expected) == words
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ('function = "holding", start = 5000, count = 16, values = 5050, step = 2, base = 1', []),
+        ('function = "input", start = 100, count = 16, values = 68, step = 2', []),
+        ('function = "coil", start = 0, count = 1, values = 9, step = 2', ["function: got 'coil', wanted"]),
+        ('function = "input", start = 0, count = 126, values = 200, step = 2', ["count: got 126, wanted"]),
+        ('function = "input", start = 0, count = 4, values = 65530, step = 2', ["ends at 65537, beyond 65535"]),
+        (
+            'function = "input", start = 100, count = 16, values = 115, step = 2',
+            ["the list (100 to 115) and its values (115 to 146) overlap"],
+        ),
+        (
+            'function = "input", start = 100, count = 16, values = 69, step = 2',
+            ["the list (100 to 115) and its values"],
+        ),
+        ('function = "input", start = 100', ["count: is missing", "values: is missing", "step: is missing"]),
+    ],
+)
+def test_a_scan_list_that_no_meter_can_have_is_told(tmp_path, given, wanted):
+    point = '{name = "a", function = "input", address = 0, type = "uint16"}'
+    found = faults(tmp_path, f"scan_list = {{{given}}}\npoints = [{point}]\n")
+    assert len(found) == len(wanted)
+    for line, part in zip(found, wanted, strict=True):
+        assert line.startswith(f"scan_list: {part}")
+
+
+def test_a_scan_list_survives_export(tmp_path):
+    found = profile.find("endresshauser_proline")
+    assert found.scan_list == ScanList("holding", 5000, 16, 5050, 2, 1)
+    out = tmp_path / f"{found.name}.toml"
+    out.write_text(profile.export(found, [], 125, 2000))
+    assert profile.load(out) == found

@@ -115,6 +115,20 @@ def test_plan_prints_a_table_and_json(config, capsys):
     assert "skid-a" in capsys.readouterr().out
 
 
+def test_plan_says_what_belongs_into_a_scan_list(tmp_path, capsys):
+    path = tmp_path / "gateway.toml"
+    tags = '"mass_flow", "temperature", "totalizer1", "system_condition", "unit_length"'
+    path.write_text(
+        f'[gateway]\nid = "g"\ncorridor = "c"\nsite = "s"\n{MQTT}[[link]]\nname = "bus0"\nurl = "rtu:///dev/ttyUSB0"\n'
+        f'[[device]]\nname = "ft-101"\nlink = "bus0"\nprofile = "endresshauser_proline"\ntags = [{tags}]\n'
+    )
+    assert cli.main(["plan", str(path), "--state", str(tmp_path)]) == 0
+    wanted = "ft-101: with 2007 2017 2125 2610 6859 in its scan list: 2 reads instead of 5, "
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ft-101: ")]
+    assert line.startswith(wanted)
+    assert line.removeprefix(wanted) == "0.14 s instead of 0.22 s"
+
+
 def taught(config, state):
     """Let both devices of the configuration have refused something."""
     memory = Memory(load_gateway(config), state)

@@ -6,7 +6,7 @@ import pytest
 
 from drivers import profile as profiles
 from drivers.encode import served_value
-from drivers.points import Hole, Point
+from drivers.points import Hole, Point, ScanList
 from drivers.sim.device import Meter
 from tests.drivers.sim.build import gauge, meter
 
@@ -49,6 +49,25 @@ def test_a_gap_reads_as_zero_only_where_the_device_lets_it_pass():
     assert ask(meter(points=points, max_gap=2), 3, 0, 4, lambda point: 7.0).pdu == bytes.fromhex("03080007000000000007")
     assert ask(meter(points=points, max_gap=1), 3, 0, 4).pdu == b"\x83\x02"
     assert ask(meter(points=points, max_gap=2), 3, 0, 3).pdu == b"\x83\x02"  # does not end in a gap
+
+
+def test_a_scan_list_shows_what_it_lists_and_nothing_of_a_list_that_is_empty():
+    points = [gauge("a", 10), gauge("n", 20, "uint16"), gauge("slot", 101, "uint16"), gauge("shown", 110)]
+    found = Meter(meter(points=points, scan_list=ScanList("holding", 100, 3, 110, 2, 1)))
+
+    def read(start, count):
+        answer = found.answer(
+            struct.pack(">BHH", 3, start, count), lambda point: {"a": 1.5, "n": 7.0}.get(point.name, 9.0)
+        )
+        return answer.pdu[2:], dict(answer.served)
+
+    assert read(100, 3) == (bytes(6), {"slot": 0.0})
+    assert read(110, 6) == (bytes(12), {"shown": 0.0})
+    found.entries = [21, 0, 11]
+    assert read(100, 3)[0] == struct.pack(">HHH", 21, 0, 11)
+    assert read(110, 6)[0] == struct.pack(">HHIf", 7, 0, 0, 1.5)
+    assert read(113, 2)[0] == struct.pack(">If", 0, 1.5)[2:6]
+    assert read(10, 2) == (struct.pack(">f", 1.5), {"a": 1.5})
 
 
 def test_coils_are_packed_low_bit_first():

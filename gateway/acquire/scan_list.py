@@ -1,0 +1,184 @@
+"""Tags that a meter shows side by side because an installer has put them into its scan list; nothing is written here.
+
+    list unknown (at the start, after the meter was away)   the tags are read directly, then the list
+    list known, and it saves bus time                       the values are read, then the list again
+        as the plan was made for                            the values count
+        another one                                         the tags are read directly, the next plan is for this list
+    values or list refused, or not answered                 the tags are read directly for the rest of the run
+
+The list behind the values proves what they are: whoever changes it before or while they are read is found out. So the
+two are never one read, in which the meter could take the list before the values; and a list that was just seen is not
+used before the next poll, by when the meter shows what it says.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from drivers.blocks import Block
+from drivers.errors import SILENCES, DriverError, IllegalAddress, IllegalFunction, NoAnswer
+from drivers.link import Reader
+from drivers.points import READ_CODES, ScanList
+from gateway.acquire.device import DevicePlan, Due
+from gateway.acquire.sink import Sink
+from gateway.model.frame import Read
+
+REGISTER_BYTES: Final = 2
+MAX_ENTRY: Final = 0xFFFF
+MAX_UNANSWERED: Final = 2  # reads of list or values in a row; one that is lost is noise
+NO_ROWS: Final = np.zeros(0, np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """How a due-set is read by way of the scan list.
+
+    values  the read of what the list shows
+    listed  a read per tag, or tags of the same registers, as if it were asked directly, and its first byte in `values`
+    rest    how everything else is read
+    bus_s   bus time of all of it, the list included
+    """
+
+    values: Block
+    listed: tuple[tuple[Read, int], ...]
+    rest: Due
+    bus_s: float
+
+    @property
+    def n_reads(self) -> int:
+        """How many reads it takes: of the values, of the list, and of the rest."""
+        return 2 + len(self.rest.reads)
+
+
+def shortcut_of(plan: DevicePlan, area: ScanList, mask: int, entries: Sequence[int]) -> Shortcut | None:
+    """Return how to read a due-set of a device whose list says this; None where that costs no less than without.
+
+    entries  what the registers of the list hold
+    """
+    slots = {entry - area.base: k for k, entry in enumerate(entries) if entry}
+    space = READ_CODES[area.function], REGISTER_BYTES
+    found = {start: spots for start in slots if (spots := plan.alone_at(mask, space, start, area.step))}
+    if not found:
+        return None
+    used = [slots[start] for start in found]
+    first, n_slots = min(used), max(used) - min(used) + 1
+    values = Block(space[0], area.values + first * area.step, n_slots * area.step)
+    rest = plan.due_without(mask, frozenset(spot.row for spots in found.values() for spot in spots))
+    bus_s = plan.cost.read_s(values) + plan.cost.read_s(list_of(area)) + rest.bus_s
+    if not plan.may_ask(values) or bus_s >= plan.due(mask).bus_s:
+        return None
+    at = {start: (slots[start] - first) * area.step * REGISTER_BYTES for start in found}
+    return Shortcut(values, tuple((plan.read_of(spots), at[start]) for start, spots in found.items()), rest, bus_s)
+
+
+def list_of(area: ScanList) -> Block:
+    """Return the read of a scan list."""
+    return Block(READ_CODES[area.function], area.start, area.count)
+
+
+def advice(plan: DevicePlan, area: ScanList) -> tuple[tuple[int, ...], Shortcut] | None:
+    """Return the entries that would save most when all scans are due, and how they would be read; None if none would.
+
+    Tags that share their read with the fewest others come first.
+    """
+    mask, space = plan.all_scans, (READ_CODES[area.function], REGISTER_BYTES)
+    if not plan.may_ask(list_of(area)):
+        return None
+    reads = [read for read in plan.due(mask).reads if (read.block.function, read.block.item_bytes) == space]
+    starts = [start for read in sorted(reads, key=_loneliness) for start in plan.starts(read)]
+    entries = [start + area.base for start in starts if plan.alone_at(mask, space, start, area.step)]
+    entries = [entry for entry in entries if 0 < entry <= MAX_ENTRY][: area.count]
+    tried = [(tuple(entries[:n]), shortcut_of(plan, area, mask, entries[:n])) for n in range(1, len(entries) + 1)]
+    found = [(given, shortcut) for given, shortcut in tried if shortcut]
+    return min(found, key=lambda one: one[1].bus_s, default=None)
+
+
+def _loneliness(read: Read) -> tuple[int, int]:
+    return len(read.rows), read.block.start
+
+
+class Listed:
+    """What one device shows by its scan list, as the list was when it was last read."""
+
+    def __init__(self, plan: DevicePlan, area: ScanList, reader: Reader) -> None:
+        self._plan = plan
+        self._area = area
+        self._reader = reader
+        self._entries: tuple[int, ...] | None = None
+        self._is_refused = not plan.may_ask(list_of(area))
+        self._unanswered = 0  # since the list was last of use
+        self._shortcuts: dict[int, Shortcut | None] = {}
+        self._learnt = plan.learnt
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the list is to be read: it is not known, and the device has not refused it."""
+        return self._entries is None and not self._is_refused
+
+    def forget(self) -> None:
+        """Take note that the device was away: what it lists now is not known."""
+        self._entries = None
+
+    async def look(self) -> None:
+        """Read the list of a device that has just answered something else."""
+        try:
+            await self._read_list()
+        except DriverError as error:
+            self._fail(error)
+
+    async def bring(self, due: Due, sink: Sink, answered: list[Read]) -> tuple[Due, list[Read]]:
+        """Bring what the list shows of a due-set; returns how the rest is read, and a read per place that was brought.
+
+        answered  is given what was really asked and answered, which serves no rows
+        Raises one of SILENCES; whatever else fails leaves everything to be read directly.
+        """
+        shortcut = self._shortcut(due.mask)
+        if shortcut is None:
+            return due, []
+        try:
+            values = await self._reader.read(self._plan.device.unit, shortcut.values)
+            is_proven = await self._read_list()
+        except SILENCES as error:
+            self._fail(error)
+            raise
+        except DriverError as error:
+            self._fail(error)
+            return due, []
+        blocks = shortcut.values, list_of(self._area)
+        answered += [Read(self._plan.number, block, 0, 0, NO_ROWS) for block in blocks]
+        self._unanswered = 0
+        if not is_proven:
+            return due, []
+        for read, at in shortcut.listed:
+            sink.put(read, values[at : at + read.block.n_bytes])
+        return shortcut.rest, [read for read, _ in shortcut.listed]
+
+    def _shortcut(self, mask: int) -> Shortcut | None:
+        """Return how a due-set is read with the list as it is known."""
+        if self._entries is None:
+            return None
+        if self._plan.learnt is not self._learnt:
+            self._learnt = self._plan.learnt
+            self._shortcuts.clear()
+        if mask not in self._shortcuts:
+            self._shortcuts[mask] = shortcut_of(self._plan, self._area, mask, self._entries)
+        return self._shortcuts[mask]
+
+    async def _read_list(self) -> bool:
+        """Read the list; returns whether it is the one that was known. Plans for another one are no good any more."""
+        payload = await self._reader.read(self._plan.device.unit, list_of(self._area))
+        before, self._entries = self._entries, struct.unpack(f">{self._area.count}H", payload)
+        if self._entries != before:
+            self._shortcuts.clear()
+        return self._entries == before
+
+    def _fail(self, error: DriverError) -> None:
+        """Do without the list from now on where the device refuses it, or answers everything but that."""
+        self._unanswered += isinstance(error, NoAnswer)
+        if isinstance(error, IllegalAddress | IllegalFunction) or self._unanswered >= MAX_UNANSWERED:
+            self._is_refused, self._entries = True, None
