@@ -67,6 +67,8 @@ def shortcut_of(plan: DevicePlan, area: ScanList, mask: int, entries: Sequence[i
         return None
     used = [slots[start] for start in found]
     first, n_slots = min(used), max(used) - min(used) + 1
+    if n_slots * area.step == area.count and n_slots < area.count:  # two reads of one size, without ids, want a fence
+        first, n_slots = max(first - 1, 0), n_slots + 1
     values = Block(space[0], area.values + first * area.step, n_slots * area.step)
     rest = plan.due_without(mask, frozenset(spot.row for spots in found.values() for spot in spots))
     bus_s = plan.cost.read_s(values) + plan.cost.read_s(list_of(area)) + rest.bus_s

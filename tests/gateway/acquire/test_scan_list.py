@@ -402,34 +402,58 @@ def test_every_value_is_its_own_registers_whatever_is_listed_and_whenever_that_c
     assert asyncio.run(run()) == [right(points)] * 10
 
 
-async def test_over_a_real_link_a_proline_is_read_by_its_list_and_after_a_restart_again():
+@contextlib.asynccontextmanager
+async def proline(names, entries, transport="tcp"):
+    """Serve a Proline with these entries; yields its fleet, and what polls it for some cycles on a link of its own."""
     points = {point.name: point for point in PROLINE.points}
-    tags = [build.tag(points[name], period_s=0.1) for name in ("mass_flow", "temperature", "totalizer1")]
-    wanted = {"mass_flow": 241.5, "temperature": 18.25, "totalizer1": 12345.0}
-    link = LinkSpec("skid", "tcp", "127.0.0.1", 0)
+    link = LinkSpec("skid", transport, "127.0.0.1", 0)
     meter = MeterSpec("ft-101", link, 1, PROLINE.name, PROLINE.points, scan_list=PROLINE.scan_list)
+    tags = [build.tag(points[name], period_s=0.1) for name in names]
     found = build.device("ft-101", tags, link="skid", scan_list=PROLINE.scan_list)
 
     async def run(cycles):
+        """Return the cycles, and what the link has counted behind each."""
         made = plan(build.gateway([found], links=[replace(link, port=fleet.ports["skid"])]))
-        tray, one, clock = Tray(made), open_link(made.spec.links[0]), SystemClock()
+        tray, one, clock, counted = Tray(made), open_link(made.spec.links[0]), SystemClock(), []
         async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
             task = tasks.create_task(Poller(one, made.devices, (), tray, clock).run(clock.monotonic_ns()))
             while len(tray.cycles) < cycles:
                 tray.done.clear()
                 await tray.done.wait()
+                counted.append((one.counters.requests, one.counters.fences))
             task.cancel()
         await one.close()
-        return tray.cycles[:cycles], one.counters.requests
+        return tray.cycles[:cycles], counted
 
     async with Fleet([meter], seed=1) as fleet:
+        fleet.set_scan_list("ft-101", entries)
+        yield fleet, run
+
+
+async def test_over_a_real_link_a_proline_is_read_by_its_list_and_after_a_restart_again():
+    wanted = {"mass_flow": 241.5, "temperature": 18.25, "totalizer1": 12345.0}
+    async with proline(wanted, [2610, 2007, 0, 2017]) as (fleet, run):
         for name, value in wanted.items():
             fleet.set_value("ft-101", name, value)
-        fleet.set_scan_list("ft-101", [2610, 2007, 0, 2017])
         for _ in range(2):
-            cycles, requests = await run(6)
+            cycles, counted = await run(6)
             assert cycles == [wanted] * 6
-            assert requests in (1 + 3 + 2 * 5, 1 + 3 + 2 * 5 + 1)  # one more may be on its way
+            assert counted[5][0] in (3 + 1 + 2 * 5, 3 + 1 + 2 * 5 + 1)  # one more may be on its way
+
+
+@pytest.mark.parametrize("n_empty", [0, 8], ids=["first slots", "last slots"])
+async def test_on_a_line_without_ids_values_and_list_are_never_two_reads_of_one_size(n_empty):
+    names = (
+        "mass_flow", "temperature", "totalizer1", "system_condition", "byte_order", "telegram_delay",
+        "write_protection", "unit_length",
+    )  # fmt: skip
+    listed = [point.address + 1 for point in PROLINE.points if point.name in names]  # 8 slots of 2, as long as the list
+    async with proline(names, [*[0] * n_empty, *listed], "rtu+tcp") as (_, run):
+        cycles, counted = await run(6)
+    assert all(quality.BAD not in cycle.values() and len(cycle) == 8 for cycle in cycles)
+    requests, fences = zip(*counted[1:], strict=True)
+    assert 2 * 4 - 1 <= requests[-1] - requests[0] <= 2 * 4 + 1
+    assert len(set(fences)) == 1
 
 
 def test_the_plan_says_what_a_scan_list_would_save():
