@@ -208,7 +208,9 @@ class Poller:
         for point, blocks in zip(identity.points, identity.blocks, strict=True):
             try:
                 raw = b"".join([await reader.read(identity.unit, block) for block in blocks])
-            except SILENCES:
+            except SILENCES as error:
+                if station is not None and not isinstance(error, LinkDown):
+                    station.unheard(self.clock.monotonic_ns(), error.quality)
                 return False
             except DriverError:
                 continue

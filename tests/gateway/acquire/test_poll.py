@@ -115,6 +115,16 @@ async def test_a_dead_unit_on_a_bus_costs_one_timeout_a_back_off():
     assert set(found) == {quality.BAD_TIMEOUT}  # one event at the start: a probe that fails again tells nothing new
 
 
+async def test_a_dead_unit_costs_no_second_timeout_for_its_texts():
+    identity = Identity(2, 3, (Point("text", "holding", 200, "string4"),), ((Block(3, 200, 2),),))
+    async with polling(devices(10), [identity]) as (clock, bus, _tray, _poller):
+        bus.faults[3] = NoAnswer()
+        await clock.advance(5)
+        assert bus.asked[3] == 1
+        await clock.advance(595)
+    assert bus.asked[3] <= 5 + 600 / 60
+
+
 async def test_a_unit_that_only_answers_wrongly_rests_too_and_is_found_again():
     async with polling(devices(10)) as (clock, bus, tray, _poller):
         bus.faults[3] = WrongAnswer()
