@@ -61,6 +61,9 @@ class Kernel:
                 "Callable[..., Any]",
                 numba.njit(self._signature, cache=True, error_model="numpy", fastmath=False, nogil=self._nogil)(plain),
             )
+            world = cast("FunctionType", self.py_func).__globals__
+            if world.get(self.py_func.__name__) is self:
+                world[self.py_func.__name__] = self._run  # its own module calls it without the way through here
         return self._run
 
 

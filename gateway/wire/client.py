@@ -4,9 +4,9 @@ aiomqtt hides a refused publish and lets one in flight wait out its timeout when
 mends both. `send`, the way of the data, makes its PUBLISH and reads its PUBACK itself and goes straight to the socket:
 through both libraries one small message costs a third more of all that a poll costs, and neither of them keeps to the
 number of messages that the broker takes at a time. It reaches into private names of aiomqtt 2.5 (`_client`,
-`_pending_publishes`, `_pending_call`, `_wait_for`, `_on_publish`, `_on_connect`, `_disconnected`,
-`_on_socket_register_write`, `_on_socket_unregister_write`) and of paho-mqtt 2 (`_sockpairR`, `_sockpairW`,
-`_mid_generate`, `_packet_queue`, `_handle_pubackcomp`, `_in_packet`), which tests/gateway/wire/test_client.py pins.
+`_pending_publishes`, `_pending_call`, `_wait_for`, `_on_publish`, `_on_connect`, `_disconnected`) and of paho-mqtt 2
+(`_sockpairR`, `_sockpairW`, `_mid_generate`, `_sock_send`, `_packet_queue`, `_handle_pubackcomp`, `_in_packet`), which
+tests/gateway/wire/test_client.py pins.
 """
 
 from __future__ import annotations
@@ -88,8 +88,6 @@ class Client(aiomqtt.Client):
         self._paho_puback = self._client._handle_pubackcomp
         self._client._handle_pubackcomp = self._on_puback  # type: ignore[assignment]
         self.is_opened = False
-        self._writes_itself = False  # the message at hand is written by whoever hands it over
-        self._has_writer = False  # the loop waits for room in the socket
         self._max_packet_bytes = MAX_PACKET_BYTES
         self._hung_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pending_calls_threshold = IN_FLIGHT  # its warning is one log line per publish beyond this
@@ -144,14 +142,10 @@ class Client(aiomqtt.Client):
         while number in self._sent:
             number = self._client._mid_generate()
         packet = _publish_packet(topic.encode(), number, payload, self.is_v5)
-        self._writes_itself = not self._has_writer
-        try:
-            self._client._packet_queue(PUBLISH_QOS_1, packet, number, 1)
-        finally:
-            wrote_itself, self._writes_itself = self._writes_itself, False
         self._sent[number] = acked
-        if wrote_itself:
-            self._write()
+        n = self._write(packet) if not self._client.want_write() else 0
+        if n < len(packet):
+            self._client._packet_queue(PUBLISH_QOS_1, packet[n:], number, 1)
 
     def _on_puback(self, command: Literal["PUBACK", "PUBCOMP"]) -> int:
         """Take the PUBACK that paho has read, if it is of what was sent here."""
@@ -160,19 +154,15 @@ class Client(aiomqtt.Client):
         if acked is None:
             return self._paho_puback(command)
         acked(packet[2] if len(packet) > 2 else SUCCESS)
-        with contextlib.suppress(MqttError):  # it is told as the end of the connection
-            while self._queued and len(self._sent) < self._window:
-                self._send(*self._queued.popleft())
+        while self._queued and len(self._sent) < self._window:
+            self._send(*self._queued.popleft())
         return paho.MQTT_ERR_SUCCESS
 
-    def _write(self) -> None:
-        """Write what is queued; the rest is written when the socket has room again."""
-        code = self._client.loop_write()
-        if code != paho.MQTT_ERR_SUCCESS:
-            raise MqttError(f"could not write: {paho.error_string(code)}")
-        sock = self._client.socket()
-        if self._client.want_write() and sock is not None:
-            self._on_socket_register_write(self._client, None, sock)
+    def _write(self, packet: bytes) -> int:
+        """Write what the socket has room for; returns how many bytes. Whatever else is wrong with it paho meets too."""
+        with contextlib.suppress(OSError):
+            return self._client._sock_send(packet)
+        return 0
 
     def _drop_wakers(self) -> None:
         """Close the pair of sockets by which paho wakes a thread of its own: there is none, and nobody reads it."""
@@ -180,16 +170,6 @@ class Client(aiomqtt.Client):
             if end is not None:
                 end.close()
         self._client._sockpairR = self._client._sockpairW = None
-
-    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
-        if not self._writes_itself:
-            self._has_writer = True
-            super()._on_socket_register_write(client, userdata, sock)
-
-    def _on_socket_unregister_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
-        if self._has_writer:
-            self._has_writer = False
-            super()._on_socket_unregister_write(client, userdata, sock)
 
     async def subscribe_as_published(self, topic: str) -> None:
         """Subscribe with QoS 1 so that retained messages say so also when they come live (MQTT 5; 3.1.1 cannot)."""
