@@ -26,7 +26,7 @@ from gateway.pipeline import Pipeline
 from gateway.spool.disk import STATES, DiskSpool, InUse, hold
 from gateway.spool.memory import MemorySpool
 from gateway.spool.spool import Spool, improvised_boot
-from gateway.warm import Say, compile_missing
+from gateway.warm import Say, compile_missing, needed
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify
 from gateway.wire.client import Client, MqttError, Rejected, Will, keep_connected
 from gateway.wire.events import encode_alarms, encode_status
@@ -402,5 +402,5 @@ async def _serve(
 
 
 def _prepare(plan: Plan, state: Path, catalog: str, say: Say) -> Spool:
-    compile_missing(say)
+    compile_missing(say, needed(plan.table))
     return _open_spool(plan, state, catalog)

@@ -6,10 +6,12 @@ import importlib
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+from gateway.model.frame import TagTable
 
 KERNELS: Final = (
     "drivers.decode",
@@ -40,7 +42,7 @@ def warm(say: Say) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
         for i, name in enumerate(KERNELS, 1):
-            say(f"kernels {_part(i)}: {name}")
+            say(f"kernels {i}/{len(KERNELS)}: {name}")
             _load(name)
     except OSError as error:
         wanted = "wanted a folder that can be written, as $CACHE_DIRECTORY says it"
@@ -48,12 +50,23 @@ def warm(say: Say) -> None:
     say(f"kernels ready in {time.monotonic() - began:.1f} s, kept in {folder}")
 
 
-def compile_missing(say: Say) -> None:
-    """Load every kernel; say of which modules some have to be compiled now, and nothing when all are kept."""
+def needed(table: TagTable) -> tuple[str, ...]:
+    """Return the modules whose kernels a gateway with these tags ever calls."""
+    points = [tag.point for tag in table.tags]
+    is_idle = {
+        "gateway.totals": not any(point.kind == "counter" for point in points),
+        "gateway.estimate": not any(point.rate for point in points),
+    }
+    return tuple(name for name in KERNELS if not is_idle.get(name))
+
+
+def compile_missing(say: Say, modules: Sequence[str]) -> None:
+    """Load the kernels of modules; say of which some have to be compiled now, and nothing when all are kept."""
     from drivers.jit import on_compile
 
-    for i, name in enumerate(KERNELS, 1):
-        with on_compile(partial(say, f"compiling kernels, for this and later starts: {_part(i)}: {name}")):
+    for i, name in enumerate(modules, 1):
+        part = f"{i}/{len(modules)}: {name}"
+        with on_compile(partial(say, f"compiling kernels, for this and later starts: {part}")):
             _load(name)
 
 
@@ -62,10 +75,6 @@ def _load(module: str) -> None:
 
     importlib.import_module(module)
     jit.load(module)
-
-
-def _part(i: int) -> str:
-    return f"{i}/{len(KERNELS)}"
 
 
 def _folder() -> Path:

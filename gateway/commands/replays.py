@@ -29,7 +29,7 @@ def replay(options: argparse.Namespace) -> int:
         capture = read(options.source)
     except CaptureError as error:
         return refuse([*error.lines[:-1], f"{error.lines[-1]}; captures are what can be replayed so far"])
-    compile_missing(say)
+    compile_missing(say, ("drivers.decode",))
     from gateway.replay.capture import first_difference, replay_capture
 
     readings = replay_capture(capture)

@@ -10,7 +10,7 @@ from typing import Any
 from tests.benchmarks import rig
 
 METERS, TAGS = 10, 100
-RSS_LIMIT_MB, ANONYMOUS_LIMIT_MB = 200.0, 100.0
+RSS_LIMIT_MB, ANONYMOUS_LIMIT_MB = 170.0, 80.0
 
 
 def measure(*, seconds: float = 15.0) -> dict[str, Any]:

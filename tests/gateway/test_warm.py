@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 
 import numba
 import pytest
@@ -19,6 +20,7 @@ from gateway import cli, warm
 from gateway.acquire.plan import plan
 from gateway.model.config import load_gateway
 from gateway.spool.disk import verify
+from tests.gateway import build
 
 POINTS = (Point("a", "holding", 0, "uint16"), Point("b", "holding", 1, "uint16"))
 CONFIG = """
@@ -75,10 +77,10 @@ def cold(tmp_path, monkeypatch):
 
 def test_a_cold_cache_is_told_module_by_module_and_a_warm_one_is_not(cold):
     said = []
-    warm.compile_missing(said.append)
+    warm.compile_missing(said.append, warm.KERNELS)
     assert said == ["compiling kernels, for this and later starts: 2/2: cold_kernels"]
     cold()
-    warm.compile_missing(said.append)
+    warm.compile_missing(said.append, warm.KERNELS)
     assert len(said) == 1
     assert sys.modules["cold_kernels"].twice(2.0) == 4.0
 
@@ -89,8 +91,8 @@ async def test_a_gateway_reads_its_meters_while_kernels_are_compiled(cold, tmp_p
 
     said, compiled = [], threading.Event()
 
-    def slow(say):
-        warm.compile_missing(say)
+    def slow(say, modules):
+        warm.compile_missing(say, modules)
         assert compiled.wait(20)
 
     monkeypatch.setattr(app, "compile_missing", slow)
@@ -115,7 +117,7 @@ async def test_a_gateway_that_still_compiles_ends_at_once(tmp_path, monkeypatch)
     from gateway import app
 
     end = threading.Event()
-    monkeypatch.setattr(app, "compile_missing", lambda say: end.wait(60))
+    monkeypatch.setattr(app, "compile_missing", lambda *_: end.wait(60))
     config = tmp_path / "gateway.toml"
     config.write_text(CONFIG.format(port=1))
     running = asyncio.ensure_future(app.main(plan(load_gateway(config)), tmp_path / "state", str))
@@ -158,3 +160,14 @@ def test_warm_on_a_disk_that_fills_up_is_a_line_and_1(tmp_path, monkeypatch, cap
     monkeypatch.setattr(importlib, "import_module", full)
     assert cli.main(["warm"]) == 1
     assert "kernels cannot be kept: No space left on device" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_kernels_that_nobody_will_call_are_not_loaded():
+    def modules(*points):
+        return set(warm.needed(plan(build.gateway([build.device("d", [build.tag(p) for p in points])])).table))
+
+    power = Point("power", "holding", 0, "float32")
+    energy = Point("energy", "holding", 2, "float32", kind="counter")
+    assert set(warm.KERNELS) - modules(power) == {"gateway.totals", "gateway.estimate"}
+    assert set(warm.KERNELS) - modules(power, energy) == {"gateway.estimate"}
+    assert modules(power, replace(energy, rate="power", rate_s=3600.0)) == set(warm.KERNELS)
