@@ -188,8 +188,8 @@ class Tray:
     def doubtful(self, scan, now_ns):
         return np.zeros(0, np.int32)
 
-    def finish(self, scan, due_ns, began_ns, ended_ns):
-        self.frames[scan.device] += 1
+    def finish(self, scans, since, began_ns, ended_ns):
+        self.frames.update(scan.device for scan in scans)
 
 
 @contextlib.asynccontextmanager

@@ -112,16 +112,18 @@ class Tray:
     def doubt(self, rows):
         pass
 
-    def finish(self, scan, due_ns, began_ns, ended_ns):
-        columns, shown = self.made.table.decode, {}
-        for row in range(scan.start, scan.stop):
-            point, at = self.made.table.tags[row].point, int(columns.at[row])
-            raw = bytes(self.image[at : at + 2 * point.n_registers])
-            shown[point.name] = self.bad.get(row) or codec(point).served_value(raw)
-        self.cycles.append(shown)
-        for row in range(scan.start, scan.stop):  # nothing of this cycle stands in for the next
+    def finish(self, scans, since, began_ns, ended_ns):
+        columns = self.made.table.decode
+        for scan in scans:
+            shown = {}
+            for row in range(scan.start, scan.stop):
+                point, at = self.made.table.tags[row].point, int(columns.at[row])
+                raw = bytes(self.image[at : at + 2 * point.n_registers])
+                shown[point.name] = self.bad.get(row) or codec(point).served_value(raw)
+            self.cycles.append(shown)
+        for row in (row for scan in scans for row in range(scan.start, scan.stop)):
             at, size = int(columns.at[row]), 2 * self.made.table.tags[row].point.n_registers
-            self.image[at : at + size] = b"\xee" * size
+            self.image[at : at + size] = b"\xee" * size  # nothing of this cycle stands in for the next
         self.done.set()
 
 
