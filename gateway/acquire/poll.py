@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from drivers import quality
 from drivers.blocks import Block
 from drivers.decode import decode_text
-from drivers.errors import SILENCES, DriverError, IllegalAddress, LinkDown, Silence, UnexpectedModel, WrongAnswer
+from drivers.errors import (
+    SILENCES,
+    DriverError,
+    IllegalAddress,
+    LinkDown,
+    Silence,
+    UnexpectedModel,
+    Unidentified,
+    WrongAnswer,
+)
 from drivers.link import Link, Reader
 from drivers.points import Point
 from gateway.acquire.device import DevicePlan, Due
@@ -65,7 +74,7 @@ class _Station:
     asks_at_ns  until then it rests: a dead unit on a shared bus, another meter than expected on any link; `pause_s` is
                 how long it would rest next
     silence     the quality of its tags meanwhile
-    misheard    polls since it was last heard that brought nothing but wrong answers
+    misheard    polls since it was last heard that brought nothing but wrong answers, or not what it is
     divides_at_ns  until then a device that answers nothing keeps its refused reads whole
     """
 
@@ -120,12 +129,12 @@ class _Station:
         """Take note that it answers."""
         self.asks_at_ns, self.pause_s, self.misheard = 0, BACKOFF_FIRST_S, 0
 
-    def hear_wrong(self, began_ns: int, ended_ns: int) -> None:
+    def hear_wrong(self, began_ns: int, ended_ns: int, found: int) -> None:
         """Let it rest too where it makes no sense for long: doubts and tries cost the line as much as a time-out."""
         self.misheard += 1
         is_costly = ended_ns - began_ns > COSTLY_SHARE * self.plan.link.timeout_s * NS
         if is_costly or self.misheard >= MISHEARD_POLLS:
-            self.unheard(ended_ns, WrongAnswer.quality)
+            self.unheard(ended_ns, found)
 
     def unheard(self, now_ns: int, found: int) -> None:
         """Let it rest: asking it costs its neighbours."""
@@ -198,7 +207,7 @@ class Poller:
         def tell(point: str, found: int, text: str) -> None:
             self.sink.tell(plan.number, point, found, text, self.clock.monotonic_ns())
 
-        return Proven(self.link, plan.device, tell)
+        return Proven(self.link, plan.device, self.clock, tell)
 
     async def _identify(self, identity: Identity, station: _Station | None) -> bool:
         """Read the strings of a device and return whether it was there; what is not answered keeps what was known."""
@@ -209,7 +218,7 @@ class Poller:
             try:
                 raw = b"".join([await reader.read(identity.unit, block) for block in blocks])
             except SILENCES as error:
-                if station is not None and not isinstance(error, LinkDown):
+                if station is not None and not isinstance(error, LinkDown | Unidentified):
                     station.unheard(self.clock.monotonic_ns(), error.quality)
                 return False
             except DriverError:
@@ -259,10 +268,12 @@ class Poller:
                 ended_ns = self.clock.monotonic_ns()
         if missed and station.listed is not None:
             station.listed.forget()
-        if missed and not isinstance(missed, LinkDown):
+        if isinstance(missed, Unidentified):
+            station.hear_wrong(began_ns, ended_ns, missed.quality)  # busy for a moment, most likely
+        elif missed and not isinstance(missed, LinkDown):
             station.unheard(ended_ns, missed.quality)
         elif is_wrong and not good:
-            station.hear_wrong(began_ns, ended_ns)
+            station.hear_wrong(began_ns, ended_ns, WrongAnswer.quality)
         elif good:
             station.heard()
         self.counters.done += len(due.scans)

@@ -9,14 +9,13 @@ from typing import Final
 from drivers.blocks import Block
 from drivers.encode import served_value
 from drivers.errors import (
-    SILENCES,
     DeviceException,
+    DriverError,
     IllegalAddress,
     IllegalFunction,
     TargetAway,
     UnexpectedModel,
     Unidentified,
-    WrongAnswer,
 )
 from drivers.link import Link
 from drivers.points import Expected, Point
@@ -24,9 +23,11 @@ from drivers.quality import GOOD
 from drivers.toml import shown
 from gateway.acquire.plan import text_blocks
 from gateway.acquire.space import spot_of
+from gateway.model.clock import NS, Clock
 from gateway.model.corridor import Device
 
 NEVER: Final = -1  # no connection has this number
+UNHEARD_NS: Final = 15 * NS  # nobody takes a meter off a bus, or from behind a gateway, and connects another in less
 
 Tell = Callable[[str, int, str], None]  # point, quality, text
 
@@ -43,29 +44,35 @@ class _Question:
 class Proven:
     """The reads of one device, none answered before it has shown its model; a Reader.
 
-    It shows it again on every new connection, and after it did not answer: another meter may stand there by then.
+    It shows it again on every new connection, after anything but an answer, and where it was not asked for a while:
+    another meter may stand there by then.
     tell  is told once when another model is found, and once when the right one is back
     """
 
-    def __init__(self, link: Link, device: Device, tell: Tell) -> None:
+    def __init__(self, link: Link, device: Device, clock: Clock, tell: Tell) -> None:
         points = {point.name: point for point in device.points}
         self._link = link
         self._device = device
+        self._clock = clock
         self._tell = tell
         self._questions = [_question(device, points[expected.point], expected) for expected in device.expect]
         self._connection = NEVER  # on which it was shown
+        self._heard_ns = 0
         self._told = ""
 
     async def read(self, unit: int, block: Block) -> bytes:
         """Return the payload of `unit`, as a link does; raises a DriverError leaf."""
         link = self._link
-        if link.state != "up" or self._connection != link.counters.dials:
+        is_same = link.state == "up" and self._connection == link.counters.dials
+        if not is_same or self._clock.monotonic_ns() - self._heard_ns > UNHEARD_NS:
             await self._prove(unit)
         try:
-            return await link.read(unit, block)
-        except (*SILENCES, WrongAnswer):
+            payload = await link.read(unit, block)
+        except DriverError:
             self._connection = NEVER
             raise
+        self._heard_ns = self._clock.monotonic_ns()
+        return payload
 
     async def _prove(self, unit: int) -> None:
         """Ask who is there; raises UnexpectedModel, and whatever keeps it from being known."""

@@ -196,6 +196,7 @@ class Tray:
 async def polling(devices, identities=(), points=EM24.points):
     clock = FakeClock()
     made, bus, tray = plan(build.gateway(devices)), Bus(clock, points), Tray()
+    tray.made = made
     async with asyncio.TaskGroup() as tasks:
         poller = Poller(bus, made.devices, identities, tray, clock)
         task = tasks.create_task(poller.run(clock.monotonic_ns()))
@@ -291,6 +292,41 @@ async def test_a_device_that_did_not_answer_shows_its_model_again():
         await clock.advance(20)
         assert tray.found[0].count(0) == n_good
     assert len(tray.told) == 1
+
+
+async def test_a_meter_that_is_seldom_asked_shows_its_model_each_time():
+    async with polling([em24(period_s=60.0), em24("d1", 2)]) as (clock, bus, tray):
+        await clock.advance(65)
+        n_good = tray.found[0].count(0)
+        bus.faults[1] = 71.0  # nobody missed it: its neighbour kept the link up
+        await clock.advance(120)
+    assert tray.found[0].count(0) == n_good > 0
+    assert [device for device, *_ in tray.told] == [0]
+    assert bus.blocks.count(11) == 2 + 2 + 1  # of the neighbour, which is asked each second, once
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 5, 6, 8, 9])
+async def test_whatever_a_gateway_says_of_a_unit_that_is_gone_who_stands_there_next_shows_its_model(code):
+    async with polling([em24("d0", 1), em24("d1", 2)]) as (clock, bus, tray):
+        await clock.advance(4.9)
+        n_good = tray.found[0].count(0)
+        bus.faults[1] = device_exception(code)
+        await clock.advance(5)
+        bus.faults[1] = 71.0
+        await clock.advance(120)
+    assert tray.found[0].count(0) == n_good > 0
+    assert not tray.made.devices[0].learnt.refused
+
+
+@pytest.mark.parametrize("code", [4, 5, 6])
+async def test_a_meter_that_is_busy_for_a_moment_loses_no_poll_but_that(code):
+    async with polling([em24("d0", 1), em24("d1", 2)]) as (clock, bus, tray):
+        for _ in range(2):
+            bus.faults[1] = device_exception(code)  # at the start, and later
+            await clock.advance(0.9)
+            del bus.faults[1]
+            await clock.advance(5)
+    assert [found for found in tray.found[0] if found] == [quality.BAD_DEVICE_FAILURE] * 4
 
 
 NAMED = (
