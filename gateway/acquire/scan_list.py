@@ -136,6 +136,7 @@ class Listed:
     async def bring(self, due: Due, sink: Sink, answered: list[Read]) -> tuple[Due, list[Read]]:
         """Bring what the list shows of a due-set; returns how the rest is read, and a read per place that was brought.
 
+        What the device is known to refuse when it is asked directly has none: it cannot be read again.
         answered  is given what was really asked and answered, which serves no rows
         Raises one of SILENCES; whatever else fails leaves everything to be read directly.
         """
@@ -158,7 +159,7 @@ class Listed:
             return due, []
         for read, at in shortcut.listed:
             sink.put(read, values[at : at + read.block.n_bytes])
-        return shortcut.rest, [read for read, _ in shortcut.listed]
+        return shortcut.rest, [read for read, _ in shortcut.listed if self._plan.may_ask(read.block)]
 
     def _shortcut(self, mask: int) -> Shortcut | None:
         """Return how a due-set is read with the list as it is known."""

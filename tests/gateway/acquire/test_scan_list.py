@@ -329,6 +329,16 @@ async def test_a_tag_that_cannot_be_read_directly_comes_by_the_list():
     assert tray.cycles[1] == right()
 
 
+async def test_a_doubtful_value_that_cannot_be_read_directly_waits_for_the_next_poll():
+    async with polling(entries=LISTED, holes=[200]) as (clock, bus, tray):
+        await clock.advance(1.9)
+        bus.taken()
+        tray.doubts = [0, 1]
+        await clock.advance(1)
+        assert bus.taken() == [(5050, 8), LIST, (100, 2)]
+    assert tray.cycles[-2:] == [right()] * 2
+
+
 async def test_what_changes_the_device_and_what_shares_registers_is_read_directly():
     overlapping = Point("part", "holding", 301, "uint16")
     of = device((*TAGS, overlapping), side_effects=(TAGS[0],))
