@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -192,6 +193,9 @@ class ScanListModel(Table):
             yield f"the list ({self.start} to {end - 1}) and its values ({self.values} to {shown_end - 1}) overlap"
 
 
+WILD: Final = set("*?[")  # of a shell pattern
+
+
 class ExpectedModel(Table):
     """The keys of one expected point."""
 
@@ -213,6 +217,11 @@ class ExpectedModel(Table):
         elif self.texts and not point.is_text:
             yield "is a number, wanted 'values', got 'texts'"
         else:
+            for text in self.texts:
+                if fnmatchcase("", text):
+                    yield f"texts: got {shown(text)}, which a meter without a text meets too"
+                elif not WILD & set(text) and (nearest := codec(point).served_value(codec(point).encode(text))) != text:
+                    yield f"texts: got {shown(text)}, wanted what it can show; the nearest is {shown(nearest)}"
             for value in self.values:
                 nearest = codec(point).served_value(codec(point).encode(value))
                 if nearest != value and isinstance(nearest, float):

@@ -385,6 +385,17 @@ EXPECT = (
             '{point = "code", values = [7]}, {point = "code", values = [8]}',
             ["expect: point 'code' is given twice, wanted all its values in one"],
         ),
+        (
+            '{point = "model", texts = ["", "*", "?*", "PM51*", "[A", "[P]M", "PM", " PM", "é", "PM51-1234567X"]}',
+            [
+                "expect: point 'model': texts: got '', which a meter without a text meets too",
+                "expect: point 'model': texts: got '*', which a meter without a text meets too",
+                "expect: point 'model': texts: got ' PM', wanted what it can show; the nearest is 'PM'",
+                "expect: point 'model': texts: got 'é', wanted what it can show; the nearest is '?'",
+                "expect: point 'model': texts: got 'PM51-1234567X', "
+                "wanted what it can show; the nearest is 'PM51-1234567'",
+            ],
+        ),
         ('{point = "peak", values = [7]}', ["expect: point 'peak' changes the device when it is read, wanted another"]),
         ('{point = "lost", values = [7]}', ["expect: point 'lost' lies in a hole and is never read, wanted another"]),
         (
