@@ -8,7 +8,8 @@
 
 The list behind the values proves what they are: whoever changes it before or while they are read is found out. So the
 two are never one read, in which the meter could take the list before the values; and a list that was just seen is not
-used before the next poll, by when the meter shows what it says.
+used before the next poll, by when the meter shows what it says. Who changes it behind one poll and puts it back between
+values and list of the next is not found out: no two reads can tell.
 """
 
 from __future__ import annotations

@@ -402,11 +402,17 @@ POINTS = st.lists(
 @settings(max_examples=150)
 def test_every_value_is_its_own_registers_whatever_is_listed_and_whenever_that_changes(data, points, base, max_gap):
     entry = st.sampled_from([point.address + base for point in points]) | st.integers(0, 190)
-    changes = data.draw(st.dictionaries(st.integers(0, 60), st.lists(entry, max_size=16)))
+    first = [point.address + base for point in points[:16]]
+    changes, seen = {}, {tuple(np.trim_zeros(first, "b"))}
+    for n, entries in sorted(data.draw(st.dictionaries(st.integers(0, 60), st.lists(entry, max_size=16))).items()):
+        filled = tuple(np.trim_zeros(entries, "b"))
+        if filled not in seen:  # a list that is put back before it is read again was never seen to be another
+            changes[n] = entries
+        seen.add(filled)
 
     async def run():
         async with polling(device(points, replace(AREA, base=base), max_gap=max_gap)) as (clock, bus, tray):
-            bus.list(*(point.address + base for point in points[:16]))
+            bus.list(*first)
             bus.before = lambda n, block: n in changes and bus.list(*changes[n])
             await clock.advance(9.9)
         return tray.cycles
