@@ -50,6 +50,10 @@ def show(options: argparse.Namespace) -> int:
     print(f"{found.vendor} {found.model}, measurement {found.measurement}, grade {found.grade}\nsource: {found.source}")
     for quirk in found.quirks:
         print(f"note: {quirk}")
+    for expected in found.expect:
+        print(f"expects: {expected.point} {expected}")
+    if area := found.scan_list:
+        print(f"scan list: {area.function}, {area.count} from {area.start}, shown {area.step} each from {area.values}")
     print(f"\n{'point':<28} {'function':<8} {'address':>7} {'type':<10} {'order':<6} {'scale':>8} {'unit':<8} kind")
     for p in found.points:
         print(

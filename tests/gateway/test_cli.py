@@ -195,6 +195,10 @@ def test_profile_list_and_show(capsys):
     assert len(json.loads(capsys.readouterr().out)) >= 36
     assert cli.main(["profile", "show", "eastron_sdm120"]) == 0
     assert "voltage" in capsys.readouterr().out
+    assert cli.main(["profile", "show", "carlogavazzi_em24_e1"]) == 0
+    assert "\nexpects: model_code 1648 to 1653\n" in capsys.readouterr().out
+    assert cli.main(["profile", "show", "endresshauser_proline"]) == 0
+    assert "\nscan list: holding, 16 from 5000, shown 2 each from 5050\n" in capsys.readouterr().out
     assert cli.main(["profile", "show", "eastron_sdm12"]) == 1
     assert "did you mean 'eastron_sdm120'?" in capsys.readouterr().err
 
