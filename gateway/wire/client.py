@@ -4,9 +4,10 @@ aiomqtt hides a refused publish and lets one in flight wait out its timeout when
 mends both. `send`, the way of the data, makes its PUBLISH and reads its PUBACK itself and goes straight to the socket:
 through both libraries one small message costs a third more of all that a poll costs, and neither of them keeps to the
 number of messages that the broker takes at a time. It reaches into private names of aiomqtt 2.5 (`_client`,
-`_pending_publishes`, `_pending_call`, `_wait_for`, `_on_publish`, `_on_connect`, `_disconnected`) and of paho-mqtt 2
-(`_sockpairR`, `_sockpairW`, `_mid_generate`, `_sock_send`, `_packet_queue`, `_handle_pubackcomp`, `_in_packet`), which
-tests/gateway/wire/test_client.py pins.
+`_pending_publishes`, `_pending_call`, `_wait_for`, `_on_publish`, `_on_connect`, `_disconnected`,
+`_on_socket_register_write`) and of paho-mqtt 2 (`_sockpairR`, `_sockpairW`, `_mid_generate`, `_sock_send`,
+`_packet_queue`, `_handle_pubackcomp`, `_in_packet`, `_out_messages`, `_inflight_messages`, `_max_inflight_messages`,
+`_update_inflight`), which tests/gateway/wire/test_client.py pins.
 """
 
 from __future__ import annotations
@@ -49,8 +50,7 @@ PUBLISH_OVERHEAD_BYTES: Final = 10  # fixed header 5, topic length 2, packet id 
 PUBLISH_QOS_1: Final = 0x32  # first byte of the packet: not a duplicate, not retained
 SUCCESS: Final = 0  # of a PUBACK; where it says nothing it means this
 UNSUPPORTED_VERSION: Final = (1, 132)  # CONNACK of 3.1.1 and of 5
-IN_FLIGHT: Final = 64  # QoS 1 messages of `send` on their way to the broker, if it takes as many
-OTHERS_IN_FLIGHT: Final = 4  # of `publish`: events, alarms, status; paho queues what is beyond
+IN_FLIGHT: Final = 64  # QoS 1 messages on their way to the broker, if it takes as many
 RECEIVE_MAXIMUM: Final = 65_535  # MQTT 5, 3.2.2.3.3: where the broker names no number
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
@@ -87,6 +87,10 @@ class Client(aiomqtt.Client):
         self._window = IN_FLIGHT
         self._paho_puback = self._client._handle_pubackcomp
         self._client._handle_pubackcomp = self._on_puback  # type: ignore[assignment]
+        self._paho_number = self._client._mid_generate
+        self._client._mid_generate = self._free_number  # type: ignore[method-assign]
+        self._paho_send = self._client._sock_send
+        self._client._sock_send = self._send_some  # type: ignore[assignment]
         self.is_opened = False
         self._max_packet_bytes = MAX_PACKET_BYTES
         self._hung_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -132,37 +136,65 @@ class Client(aiomqtt.Client):
             return
         if self._client.socket() is None:
             raise MqttError("could not publish: there is no connection")
-        if len(self._sent) < self._window:
-            self._send(topic, payload, acked)
-        else:
-            self._queued.append((topic, payload, acked))
+        self._queued.append((topic, payload, acked))
+        self._send_queued()
+
+    def _send_queued(self) -> None:
+        """Send what the broker takes beside what is in flight; paho counts both, for its own publishes too."""
+        while self._queued and self._client._inflight_messages < self._window:
+            self._client._inflight_messages += 1
+            self._send(*self._queued.popleft())
 
     def _send(self, topic: str, payload: bytes, acked: Acked) -> None:
         number = self._client._mid_generate()
-        while number in self._sent:
-            number = self._client._mid_generate()
         packet = _publish_packet(topic.encode(), number, payload, self.is_v5)
         self._sent[number] = acked
         n = self._write(packet) if not self._client.want_write() else 0
         if n < len(packet):
             self._client._packet_queue(PUBLISH_QOS_1, packet[n:], number, 1)
 
+    def _free_number(self) -> int:
+        """Return the next number that no message in flight has: neither one of `send` nor one of paho's own."""
+        number = self._paho_number()
+        while number in self._sent or number in self._client._out_messages:
+            number = self._paho_number()
+        return number
+
     def _on_puback(self, command: Literal["PUBACK", "PUBCOMP"]) -> int:
         """Take the PUBACK that paho has read, if it is of what was sent here."""
         packet = self._client._in_packet["packet"]
         acked = self._sent.pop(int.from_bytes(packet[:2], "big"), None)
         if acked is None:
-            return self._paho_puback(command)
-        acked(packet[2] if len(packet) > 2 else SUCCESS)
-        while self._queued and len(self._sent) < self._window:
-            self._send(*self._queued.popleft())
-        return paho.MQTT_ERR_SUCCESS
+            code = self._paho_puback(command)
+        else:
+            acked(packet[2] if len(packet) > 2 else SUCCESS)
+            self._client._inflight_messages -= 1
+            code = self._client._update_inflight()
+        self._send_queued()
+        return code
+
+    def _send_some(self, packet: bytes | bytearray) -> int:
+        """Write in paho's way; raises BlockingIOError where its WebSocket says 0 of a frame that has only begun.
+
+        Of a packet that went out with 0 bytes paho would write nothing more, and end its frame with the next packet.
+        """
+        n = self._paho_send(packet)
+        if not n:
+            raise BlockingIOError
+        return n
 
     def _write(self, packet: bytes) -> int:
         """Write what the socket has room for; returns how many bytes. Whatever else is wrong with it paho meets too."""
         with contextlib.suppress(OSError):
             return self._client._sock_send(packet)
         return 0
+
+    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        """Wait for room in the socket, at once: one turn later its number may be that of another."""
+        if self.is_opened:
+            self._loop.add_writer(sock.fileno(), client.loop_write)
+        else:
+            super()._on_socket_register_write(client, userdata, sock)  # paho connects in a thread
 
     def _drop_wakers(self) -> None:
         """Close the pair of sockets by which paho wakes a thread of its own: there is none, and nobody reads it."""
@@ -192,7 +224,7 @@ class Client(aiomqtt.Client):
     ) -> None:
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES)
         receive_maximum = getattr(properties, "ReceiveMaximum", RECEIVE_MAXIMUM)
-        self._window = max(1, min(IN_FLIGHT, receive_maximum - OTHERS_IN_FLIGHT))
+        self._window = self._client._max_inflight_messages = max(1, min(IN_FLIGHT, receive_maximum))
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_disconnect(
@@ -261,7 +293,7 @@ def _client(url: str, spec: MqttSpec, identifier: str, v5: bool, options: dict[s
         "websocket_path": (parts.path or "/mqtt") if parts.scheme in ("ws", "wss") else None,
         "timeout": ACK_TIMEOUT_S,
         "keepalive": KEEPALIVE_S,
-        "max_inflight_messages": OTHERS_IN_FLIGHT,
+        "max_inflight_messages": IN_FLIGHT,
         "socket_options": ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),  # else Nagle holds a small publish for 40 ms
         "tls_context": _tls(spec) if secure else None,
         "manual_ack": options["manual_ack"],

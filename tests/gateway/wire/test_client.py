@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 
 import pytest
@@ -43,9 +44,10 @@ async def test_send_calls_back_with_the_reason_code(mosquitto):
     await connected(mosquitto.port, session)
 
 
-async def test_no_more_is_in_flight_than_the_broker_takes():
+@pytest.mark.parametrize("takes", [1, 2, 4, 5, 10])
+async def test_no_more_is_in_flight_than_the_broker_takes(takes):
     """A broker that names a receive maximum hangs up on whoever exceeds it (MQTT 5, 4.9); mosquitto forgives it."""
-    takes, unanswered, most, numbers = 10, [], 0, []
+    unanswered, most, numbers = [], 0, []
 
     async def packet(reader):
         (first,) = await reader.readexactly(1)
@@ -59,7 +61,7 @@ async def test_no_more_is_in_flight_than_the_broker_takes():
 
     async def acknowledge(writer):
         while True:
-            await asyncio.sleep(0.02)  # whoever may send more has done it by now
+            await asyncio.sleep(0.01)  # whoever may send more has done it by now
             writer.write(b"".join(b"\x40\x02" + number for number in unanswered))
             unanswered.clear()
 
@@ -322,20 +324,20 @@ async def websocket(port):
     """A WebSocket before a broker's port, as in front of most brokers of a cloud; yields its own port."""
 
     async def serve(request):
-        socket = web.WebSocketResponse(protocols=("mqtt",))
-        await socket.prepare(request)
+        front = web.WebSocketResponse(protocols=("mqtt",))
+        await front.prepare(request)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
         async def back():
             while data := await reader.read(4096):
-                await socket.send_bytes(data)
+                await front.send_bytes(data)
 
         answers = asyncio.create_task(back())
-        async for message in socket:
+        async for message in front:
             writer.write(message.data)
         answers.cancel()
         writer.close()
-        return socket
+        return front
 
     application = web.Application()
     application.router.add_get("/mqtt", serve)
@@ -363,3 +365,114 @@ async def test_a_broker_behind_a_websocket_acknowledges_all_the_same(mosquitto):
     async with websocket(mosquitto.port) as port, asyncio.timeout(20):
         url = f"ws://127.0.0.1:{port}/mqtt"
         await keep_connected(MqttSpec((url,), None, None), "test", session)
+
+
+@contextlib.asynccontextmanager
+async def slow_way(port):
+    """A way to a port that takes little at a time, with pauses; yields its own port."""
+
+    async def serve(reader, writer):
+        there, back = await asyncio.open_connection("127.0.0.1", port, limit=2048)
+
+        async def answer():
+            while data := await there.read(4096):
+                writer.write(data)
+
+        answers = asyncio.create_task(answer())
+        while data := await reader.read(8192):
+            back.write(data)
+            await back.drain()
+            await asyncio.sleep(0.001)
+        answers.cancel()
+        back.close()
+        writer.close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    server = await asyncio.start_server(serve, sock=listener, limit=2048)
+    async with server:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+async def test_a_message_larger_than_the_socket_takes_arrives_whole(mosquitto, scheme):
+    """Of a partial write through a WebSocket paho forgets the message, and mixes what is left of it into the next."""
+    sessions = []
+
+    async def session(client):
+        sessions.append(client)
+        assert len(sessions) == 1, "the broker hung up"
+        way = client._client.socket()
+        getattr(way, "_socket", way).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await client.subscribe("a/#", qos=1)
+        codes = asyncio.Queue()
+        payloads = [bytes([i]) * size for i, size in enumerate([50_000, 1, 30_000, 100, 3000, 60_000] * 5)]
+        for payload in payloads:
+            client.send("a/b", payload, codes.put_nowait)
+        await client.publish("a/c", bytes(40_000), qos=1)
+        assert {await codes.get() for _ in payloads} == {0}
+        found = [(await anext(client.messages)).payload for _ in range(len(payloads) + 1)]
+        assert sorted(found) == sorted([*payloads, bytes(40_000)])
+
+    async with contextlib.AsyncExitStack() as stack:
+        port = await stack.enter_async_context(websocket(mosquitto.port)) if scheme == "ws" else mosquitto.port
+        port = await stack.enter_async_context(slow_way(port))
+        async with asyncio.timeout(20):
+            await keep_connected(MqttSpec((f"{scheme}://127.0.0.1:{port}/mqtt",), None, None), "test", session)
+
+
+async def test_a_connection_lost_in_the_turn_that_writes_leaves_no_writer_behind(mosquitto):
+    """A writer that the loop adds a turn later belongs to whoever was given the file number meanwhile, and spins."""
+    loop, told = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+
+    async def session(client):
+        number = client._client.socket().fileno()
+        client._client.publish("a", b"x")
+        client._client._sock_close()
+        with socket.socket() as other:
+            assert other.fileno() == number
+            await asyncio.sleep(0.01)
+            assert not loop.remove_writer(number)
+
+    await connected(mosquitto.port, session)
+    assert not told
+
+
+async def test_a_number_in_flight_is_given_to_no_other_message():
+    """A broker may be slow with one answer while 65,535 others come: the number begins anew, and meets it."""
+    held, numbers = [], []
+
+    async def serve(reader, writer):
+        await reader.read(1000)
+        writer.write(b"\x20\x03\x00\x00\x00")
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                first, n = await reader.readexactly(2)
+                body = await reader.readexactly(n)
+                if first & 0xF0 == 0x30:
+                    numbers.append(body[3:5])
+                    if body.endswith(b"slow"):
+                        held.append(body[3:5])
+                    else:
+                        writer.write(b"\x40\x02" + body[3:5])
+        writer.close()
+
+    async def session(client):
+        told = []
+        client._client._last_mid = 65_533
+        client.send("a", b"slow", lambda code: told.append("slow"))
+        slow = asyncio.create_task(client.publish("a", b"slow", qos=1))
+        await servers.until(lambda: len(held) == 2)
+        client._client._last_mid = 65_533
+        await client.publish("a", b"1", qos=1)
+        client.send("a", b"2", lambda code: told.append("2"))
+        await servers.until(lambda: told)
+        assert told == ["2"]
+        assert not slow.done()
+        slow.cancel()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        await connected(server.sockets[0].getsockname()[1], session)
+    assert len(set(numbers)) == 4
