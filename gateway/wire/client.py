@@ -108,13 +108,16 @@ class Client(aiomqtt.Client):
         except BaseException:
             self._client.on_socket_close = None  # its loop may be gone by the time paho lets the socket go
             self._client.on_socket_unregister_write = None
-            if sock := self._client.socket():
-                self._loop.remove_reader(sock.fileno())
-                self._loop.remove_writer(sock.fileno())
-                sock.close()
-            if self._misc_task is not None:
-                self._misc_task.cancel()
+            self._loop.call_soon(self._close)  # behind what paho's thread has left for the loop to do
             raise
+
+    def _close(self) -> None:
+        if sock := self._client.socket():
+            self._loop.remove_reader(sock.fileno())
+            self._loop.remove_writer(sock.fileno())
+            sock.close()
+        if self._misc_task is not None:
+            self._misc_task.cancel()
 
     def room(self, topic: str) -> int:
         """Return how many bytes of payload one publish to this topic may have: a broker hangs up on larger packets."""
@@ -263,8 +266,8 @@ class Client(aiomqtt.Client):
         ends = {answer, self._disconnected, self._hung_up}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                return answer.result()
+            if answer.done() or (fut is self._connected and fut.done() and fut.exception()):
+                return await answer  # a broker that refuses hangs up as well, and has said why
             raise MqttError("the broker hung up" if fut is self._connected else "connection lost while waiting")
         finally:
             answer.cancel()

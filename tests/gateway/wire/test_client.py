@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
+import threading
 import time
 
 import pytest
 from aiohttp import web
 
 from gateway.model.corridor import MqttSpec
-from gateway.wire.client import MqttError, Rejected, Will, keep_connected
+from gateway.wire.client import Client, MqttError, Rejected, Will, keep_connected
 from tests import servers
 
 
@@ -476,3 +478,54 @@ async def test_a_number_in_flight_is_given_to_no_other_message():
     async with server:
         await connected(server.sockets[0].getsockname()[1], session)
     assert len(set(numbers)) == 4
+
+
+async def test_a_broker_that_refuses_faster_than_the_thread_ends_that_connected_is_quoted(monkeypatch):
+    async def serve(reader, writer):
+        await reader.read(1000)
+        writer.write(b"\x20\x03\x00\x87\x00")
+        writer.close()
+
+    async def session(client):
+        raise AssertionError("refused")
+
+    def connect(self):
+        at_once(self)
+        time.sleep(0.1)
+
+    at_once = Client._client_connect
+    monkeypatch.setattr(Client, "_client_connect", connect)
+    loop, told, tripped = asyncio.get_running_loop(), [], []
+    loop.set_exception_handler(lambda _, context: tripped.append(context["message"]))
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, asyncio.TaskGroup() as tasks:
+        port = server.sockets[0].getsockname()[1]
+        task = tasks.create_task(keep_connected(spec(port), "test", session, on_state=lambda _, why: told.append(why)))
+        await servers.until(lambda: told)
+        task.cancel()
+    gc.collect()
+    assert "Not authorized" in told[0]
+    assert not tripped
+
+
+async def test_giving_up_when_the_thread_has_just_connected_leaves_nothing_to_trip_over(mosquitto, monkeypatch):
+    def connect(self):
+        loop.call_soon_threadsafe(give_up)
+        at_once(self)
+        has_connected.set()
+
+    def give_up():
+        task.cancel()
+        has_connected.wait()
+
+    async def session(client):
+        raise AssertionError("given up before")
+
+    at_once, has_connected = Client._client_connect, threading.Event()
+    monkeypatch.setattr(Client, "_client_connect", connect)
+    loop, tripped = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: tripped.append(context["message"]))
+    task = asyncio.create_task(connected(mosquitto.port, session))
+    await asyncio.wait({task})
+    await asyncio.sleep(0.05)
+    assert not tripped
