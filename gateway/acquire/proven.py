@@ -28,6 +28,7 @@ from gateway.model.corridor import Device
 
 NEVER: Final = -1  # no connection has this number
 UNHEARD_NS: Final = 15 * NS  # nobody takes a meter off a bus, or from behind a gateway, and connects another in less
+MAX_TOLD: Final = 4  # of another model: it may have a measured value where the right one has its number
 
 Tell = Callable[[str, int, str], None]  # point, quality, text
 
@@ -46,7 +47,7 @@ class Proven:
 
     It shows it again on every new connection, after anything but an answer, and where it was not asked for a while:
     another meter may stand there by then.
-    tell  is told once when another model is found, and once when the right one is back
+    tell  is told once when another model is found, again when it says something else, and when the right one is back
     """
 
     def __init__(self, link: Link, device: Device, clock: Clock, tell: Tell) -> None:
@@ -58,7 +59,7 @@ class Proven:
         self._questions = [_question(device, points[expected.point], expected) for expected in device.expect]
         self._connection = NEVER  # on which it was shown
         self._heard_ns = 0
-        self._told = ""
+        self._told: list[str] = []
 
     async def read(self, unit: int, block: Block) -> bytes:
         """Return the payload of `unit`, as a link does; raises a DriverError leaf."""
@@ -82,13 +83,13 @@ class Proven:
                 name, profile = self._device.name, self._device.profile
                 wanted = f"wanted {question.expected}: not the meter that profile {profile} describes"
                 text = f"{name}: {question.point.name} {found}, {wanted}"
-                if text != self._told:
-                    self._told = text
+                if text not in self._told and len(self._told) < MAX_TOLD:
+                    self._told.append(text)
                     self._tell(question.point.name, UnexpectedModel.quality, text)
                 raise UnexpectedModel(text)
         self._connection = self._link.counters.dials
         if self._told:
-            self._told = ""
+            self._told.clear()
             name, profile = self._device.name, self._device.profile
             self._tell(self._questions[0].point.name, GOOD, f"{name}: is the meter that profile {profile} describes")
 

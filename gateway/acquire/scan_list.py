@@ -1,15 +1,15 @@
 """Tags that a meter shows side by side because an installer has put them into its scan list; nothing is written here.
 
     list unknown (at the start, after the meter was away)   the tags are read directly, then the list
-    list known, and it saves bus time                       the values are read, then the list again
-        as the plan was made for                            the values count
+    list known, and it saves bus time                       the list is read again, the values, and the list once more
+        both as the plan was made for                       the values count
         another one                                         the tags are read directly, the next plan is for this list
     values or list refused, or not answered                 the tags are read directly for the rest of the run
 
-The list behind the values proves what they are: whoever changes it before or while they are read is found out. So the
-two are never one read, in which the meter could take the list before the values; and a list that was just seen is not
-used before the next poll, by when the meter shows what it says. Who changes it behind one poll and puts it back between
-values and list of the next is not found out: no two reads can tell.
+The lists on both sides of the values prove what they are: whoever changes the list before or while they are read is
+found out, also who puts it back later. So they are never one read, in which the meter could take the list before the
+values; and a list that was just seen is not used before the next poll, by when the meter shows what it says. Who
+changes it behind the first and puts it back before the last of three reads that follow each other is not found out.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Shortcut:
     values  the read of what the list shows
     listed  a read per tag, or tags of the same registers, as if it were asked directly, and its first byte in `values`
     rest    how everything else is read
-    bus_s   bus time of all of it, the list included
+    bus_s   bus time of all of it, both lists included
     """
 
     values: Block
@@ -52,8 +52,8 @@ class Shortcut:
 
     @property
     def n_reads(self) -> int:
-        """How many reads it takes: of the values, of the list, and of the rest."""
-        return 2 + len(self.rest.reads)
+        """How many reads it takes: of the values between two of the list, and of the rest."""
+        return 3 + len(self.rest.reads)
 
 
 def shortcut_of(plan: DevicePlan, area: ScanList, mask: int, entries: Sequence[int]) -> Shortcut | None:
@@ -72,7 +72,7 @@ def shortcut_of(plan: DevicePlan, area: ScanList, mask: int, entries: Sequence[i
         first, n_slots = max(first - 1, 0), n_slots + 1
     values = Block(space[0], area.values + first * area.step, n_slots * area.step)
     rest = plan.due_without(mask, frozenset(spot.row for spots in found.values() for spot in spots))
-    bus_s = plan.cost.read_s(values) + plan.cost.read_s(list_of(area)) + rest.bus_s
+    bus_s = plan.cost.read_s(values) + 2 * plan.cost.read_s(list_of(area)) + rest.bus_s
     if not plan.may_ask(values) or bus_s >= plan.due(mask).bus_s:
         return None
     at = {start: (slots[start] - first) * area.step * REGISTER_BYTES for start in found}
@@ -145,6 +145,9 @@ class Listed:
         if shortcut is None:
             return due, []
         try:
+            if not await self._read_list():
+                answered.append(self._answered(list_of(self._area)))
+                return due, []
             values = await self._reader.read(self._plan.device.unit, shortcut.values)
             is_proven = await self._read_list()
         except SILENCES as error:
@@ -153,14 +156,16 @@ class Listed:
         except DriverError as error:
             self._fail(error)
             return due, []
-        blocks = shortcut.values, list_of(self._area)
-        answered += [Read(self._plan.number, block, 0, 0, NO_ROWS) for block in blocks]
+        answered += [self._answered(list_of(self._area)), self._answered(shortcut.values)]
         self._unanswered = 0
         if not is_proven:
             return due, []
         for read, at in shortcut.listed:
             sink.put(read, values[at : at + read.block.n_bytes])
         return shortcut.rest, [read for read, _ in shortcut.listed if self._plan.may_ask(read.block)]
+
+    def _answered(self, block: Block) -> Read:
+        return Read(self._plan.number, block, 0, 0, NO_ROWS)
 
     def _shortcut(self, mask: int) -> Shortcut | None:
         """Return how a due-set is read with the list as it is known."""
