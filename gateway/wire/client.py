@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 KEEPALIVE_S: Final = 10  # paho notices a frozen broker after two of these
 ACK_TIMEOUT_S: Final = 8.0  # a broker that takes longer for one PUBACK is as good as away
+UNANSWERED_S: Final = 60.0  # nothing of what was sent is acknowledged: a large message on a thin link takes half of it
 CONNECT_TIMEOUT_S: Final = 5.0  # for TCP with TLS, then for CONNACK: satellite round trips, and reserve
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_CAP_S: Final = 1.0  # DESIGN section 5: towards the broker at most 1 s
@@ -83,6 +84,7 @@ class Client(aiomqtt.Client):
         self.is_v5 = options["protocol"] is aiomqtt.ProtocolVersion.V5
         self._refused: dict[int, ReasonCode] = {}
         self._sent: dict[int, Acked] = {}
+        self._answered_s = 0.0  # when one of them was acknowledged last, or the first one sent
         self._queued: deque[tuple[str, bytes, Acked]] = deque()  # beyond what the broker takes at a time
         self._window = IN_FLIGHT
         self._paho_puback = self._client._handle_pubackcomp
@@ -151,6 +153,8 @@ class Client(aiomqtt.Client):
     def _send(self, topic: str, payload: bytes, acked: Acked) -> None:
         number = self._client._mid_generate()
         packet = _publish_packet(topic.encode(), number, payload, self.is_v5)
+        if not self._sent:
+            self._answered_s = self._loop.time()
         self._sent[number] = acked
         n = self._write(packet) if not self._client.want_write() else 0
         if n < len(packet):
@@ -170,6 +174,7 @@ class Client(aiomqtt.Client):
         if acked is None:
             code = self._paho_puback(command)
         else:
+            self._answered_s = self._loop.time()
             acked(packet[2] if len(packet) > 2 else SUCCESS)
             self._client._inflight_messages -= 1
             code = self._client._update_inflight()
@@ -216,6 +221,14 @@ class Client(aiomqtt.Client):
     def ack(self, message: Message) -> None:
         """Acknowledge a received message now; for clients connected with manual_ack."""
         self._client.ack(message.mid, message.qos)
+
+    async def unanswered(self) -> None:
+        """Wait until a broker that may answer pings acknowledges nothing of what was sent, then raise MqttError."""
+        left_s = UNANSWERED_S
+        while left_s > 0:
+            await asyncio.sleep(left_s)
+            left_s = UNANSWERED_S - (self._loop.time() - self._answered_s if self._sent else 0.0)
+        raise MqttError(f"no message was acknowledged for {UNANSWERED_S:g} s")
 
     async def lost(self) -> None:
         """Wait until the connection is gone, then raise MqttError."""

@@ -99,6 +99,33 @@ async def test_no_more_is_in_flight_than_the_broker_takes(takes):
     assert len(numbers) == len(set(numbers)) == 70
 
 
+async def test_a_broker_that_acknowledges_nothing_is_left(monkeypatch):
+    from gateway.wire import client as module
+
+    monkeypatch.setattr(module, "UNANSWERED_S", 0.3)
+    sessions = []
+
+    async def serve(reader, writer):
+        await reader.readexactly(2)
+        writer.write(bytes((0x20, 3, 0, 0, 0)))
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(100):
+                pass
+        writer.close()
+
+    async def session(client):
+        sessions.append(client)
+        if len(sessions) == 2:
+            return
+        client.send("a/b", b"1", sessions.append)
+        await client.unanswered()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        await connected(server.sockets[0].getsockname()[1], session)
+    assert len(sessions) == 2
+
+
 async def test_what_the_broker_would_hang_up_on_is_refused_here(tmp_path):
     sessions = []
     with servers.mosquitto(tmp_path / "broker", "max_packet_size 3000") as broker:
