@@ -14,7 +14,7 @@ from tests.processes import until
 def test_kill_9_while_the_broker_is_away_loses_nothing_that_was_committed(bench: Bench, record: Record) -> None:
     watch, gateway = bench.watch, bench.gateway
     gateway.start()
-    until(lambda: len(watch.frames) > 10, "data before")
+    until(lambda: len(watch.frames) > 10 and 1 in gateway.committed(), "data before, and a commit")
     bench.broker.stop()
     before = gateway.committed()[1]
     until(lambda: gateway.committed()[1] >= before + 20, "frames that nobody has")
