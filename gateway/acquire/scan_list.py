@@ -1,12 +1,12 @@
 """Tags that a meter shows side by side because an installer has put them into its scan list; nothing is written here.
 
     list unknown (at the start, after the meter was away)   the tags are read directly, then the list
-    list known, and it saves bus time                       the list is read again, the values, and the list once more
+    list known, and it saves bus time                       the entries used are read again, the values, the entries
         both as the plan was made for                       the values count
-        another one                                         the tags are read directly, the next plan is for this list
+        other ones                                          the tags are read directly, then the whole list
     values or list refused, or not answered                 the tags are read directly for the rest of the run
 
-The lists on both sides of the values prove what they are: whoever changes the list before or while they are read is
+The entries on both sides of the values prove what they are: whoever changes the list before or while they are read is
 found out, also who puts it back later. So they are never one read, in which the meter could take the list before the
 values; and a list that was just seen is not used before the next poll, by when the meter shows what it says. Who
 changes it behind the first and puts it back before the last of three reads that follow each other is not found out.
@@ -40,19 +40,22 @@ class Shortcut:
     """How a due-set is read by way of the scan list.
 
     values  the read of what the list shows
+    proof   the read of the entries that it shows, and what they must be
     listed  a read per tag, or tags of the same registers, as if it were asked directly, and its first byte in `values`
     rest    how everything else is read
-    bus_s   bus time of all of it, both lists included
+    bus_s   bus time of all of it, both proofs included
     """
 
     values: Block
+    proof: Block
+    entries: tuple[int, ...]
     listed: tuple[tuple[Read, int], ...]
     rest: Due
     bus_s: float
 
     @property
     def n_reads(self) -> int:
-        """How many reads it takes: of the values between two of the list, and of the rest."""
+        """How many reads it takes: of the values between two proofs, and of the rest."""
         return 3 + len(self.rest.reads)
 
 
@@ -67,16 +70,18 @@ def shortcut_of(plan: DevicePlan, area: ScanList, mask: int, entries: Sequence[i
     if not found:
         return None
     used = [slots[start] for start in found]
-    first, n_slots = min(used), max(used) - min(used) + 1
-    if n_slots * area.step == area.count and n_slots < area.count:  # two reads of one size, without ids, want a fence
-        first, n_slots = max(first - 1, 0), n_slots + 1
-    values = Block(space[0], area.values + first * area.step, n_slots * area.step)
+    first, end = min(used), max(used) + 1
+    values = Block(space[0], area.values + first * area.step, (end - first) * area.step)
+    if area.step == 1:  # two reads of one size, without ids, want a fence
+        first, end = (first, end + 1) if end < area.count else (max(first - 1, 0), end)
+    proof = Block(space[0], area.start + first, end - first)
     rest = plan.due_without(mask, frozenset(spot.row for spots in found.values() for spot in spots))
-    bus_s = plan.cost.read_s(values) + 2 * plan.cost.read_s(list_of(area)) + rest.bus_s
+    bus_s = plan.cost.read_s(values) + 2 * plan.cost.read_s(proof) + rest.bus_s
     if not plan.may_ask(values) or bus_s >= plan.due(mask).bus_s:
         return None
-    at = {start: (slots[start] - first) * area.step * REGISTER_BYTES for start in found}
-    return Shortcut(values, tuple((plan.read_of(spots), at[start]) for start, spots in found.items()), rest, bus_s)
+    at = {start: (slots[start] - min(used)) * area.step * REGISTER_BYTES for start in found}
+    listed = tuple((plan.read_of(spots), at[start]) for start, spots in found.items())
+    return Shortcut(values, proof, tuple(entries[first:end]), listed, rest, bus_s)
 
 
 def list_of(area: ScanList) -> Block:
@@ -106,7 +111,7 @@ def _loneliness(read: Read) -> tuple[int, int]:
 
 
 class Listed:
-    """What one device shows by its scan list, as the list was when it was last read."""
+    """What one device shows by its scan list, as the list was when all of it was last read."""
 
     def __init__(self, plan: DevicePlan, area: ScanList, reader: Reader) -> None:
         self._plan = plan
@@ -130,9 +135,12 @@ class Listed:
     async def look(self) -> None:
         """Read the list of a device that has just answered something else."""
         try:
-            await self._read_list()
+            payload = await self._reader.read(self._plan.device.unit, list_of(self._area))
         except DriverError as error:
             self._fail(error)
+        else:
+            self._entries = _entries_in(payload)
+            self._shortcuts.clear()
 
     async def bring(self, due: Due, sink: Sink, answered: list[Read]) -> tuple[Due, list[Read]]:
         """Bring what the list shows of a due-set; returns how the rest is read, and a read per place that was brought.
@@ -145,18 +153,19 @@ class Listed:
         if shortcut is None:
             return due, []
         try:
-            if not await self._read_list():
-                answered.append(self._answered(list_of(self._area)))
+            is_proven = await self._is_proven(shortcut)
+            answered.append(self._answered(shortcut.proof))
+            if not is_proven:
                 return due, []
             values = await self._reader.read(self._plan.device.unit, shortcut.values)
-            is_proven = await self._read_list()
+            answered.append(self._answered(shortcut.values))
+            is_proven = await self._is_proven(shortcut)
         except SILENCES as error:
             self._fail(error)
             raise
         except DriverError as error:
             self._fail(error)
             return due, []
-        answered += [self._answered(list_of(self._area)), self._answered(shortcut.values)]
         self._unanswered = 0
         if not is_proven:
             return due, []
@@ -178,16 +187,19 @@ class Listed:
             self._shortcuts[mask] = shortcut_of(self._plan, self._area, mask, self._entries)
         return self._shortcuts[mask]
 
-    async def _read_list(self) -> bool:
-        """Read the list; returns whether it is the one that was known. Plans for another one are no good any more."""
-        payload = await self._reader.read(self._plan.device.unit, list_of(self._area))
-        before, self._entries = self._entries, struct.unpack(f">{self._area.count}H", payload)
-        if self._entries != before:
-            self._shortcuts.clear()
-        return self._entries == before
+    async def _is_proven(self, shortcut: Shortcut) -> bool:
+        """Return whether the meter still lists what this was planned for; if not, the list is not known any more."""
+        found = _entries_in(await self._reader.read(self._plan.device.unit, shortcut.proof))
+        if found != shortcut.entries:
+            self._entries = None
+        return found == shortcut.entries
 
     def _fail(self, error: DriverError) -> None:
         """Do without the list from now on where the device refuses it, or answers everything but that."""
         self._unanswered += isinstance(error, NoAnswer)
         if isinstance(error, IllegalAddress | IllegalFunction) or self._unanswered >= MAX_UNANSWERED:
             self._is_refused, self._entries = True, None
+
+
+def _entries_in(payload: bytes) -> tuple[int, ...]:
+    return struct.unpack(f">{len(payload) // REGISTER_BYTES}H", payload)

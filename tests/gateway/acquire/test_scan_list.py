@@ -77,9 +77,10 @@ class Bus:
         """Return what stands at an address: an entry, a register that is listed, or the register itself."""
         if address in range(5000, 5016):
             return self.entries[address - 5000]
-        if address not in range(5050, 5050 + 2 * 16):
+        step = self.area.step
+        if address not in range(5050, 5050 + step * 16):
             return register(address)
-        entry, offset = self.entries[(address - 5050) // 2], (address - 5050) % 2
+        entry, offset = self.entries[(address - 5050) // step], (address - 5050) % step
         return register(entry - self.area.base + offset) if entry else 0
 
     def taken(self):
@@ -151,7 +152,8 @@ def right(points=TAGS):
 
 LIST = (5000, 16)
 DIRECT = [(100, 2), (200, 1), (300, 2), (400, 1), (600, 1)]
-SHORT = [LIST, (5050, 10), LIST]
+PROOF = (5000, 5)
+SHORT = [PROOF, (5050, 10), PROOF]
 
 
 @pytest.mark.parametrize(
@@ -159,9 +161,9 @@ SHORT = [LIST, (5050, 10), LIST]
     [
         (LISTED, SHORT),
         (LISTED[::-1], SHORT),
-        ([0, 9, *LISTED, 77], [LIST, (5054, 10), LIST]),
-        (LISTED[:4], [LIST, (5050, 8), LIST, (600, 1)]),
-        ([301, 101, 301, 101, 401, 601], [LIST, (5054, 8), LIST, (200, 1)]),
+        ([0, 9, *LISTED, 77], [(5002, 5), (5054, 10), (5002, 5)]),
+        (LISTED[:4], [(5000, 4), (5050, 8), (5000, 4), (600, 1)]),
+        ([301, 101, 301, 101, 401, 601], [(5002, 4), (5054, 8), (5002, 4), (200, 1)]),
         (LISTED[:3], DIRECT),  # three reads for three reads save nothing
         ([9, 102, 65535, 1], DIRECT),
         ([], DIRECT),
@@ -178,6 +180,15 @@ async def test_what_is_listed_is_read_from_there_where_that_saves_time(entries, 
     assert tray.cycles == [right()] * 6
 
 
+async def test_where_an_entry_shows_one_register_values_and_proof_are_of_two_sizes():
+    """Without transaction ids, two reads of one size behind each other cost a third between them."""
+    points = tuple(Point(f"v{at}", "holding", at, "uint16") for at in ADDRESSES)
+    async with polling(device(points, replace(AREA, step=1)), LISTED) as (clock, bus, tray):
+        await clock.advance(1.9)
+        assert bus.taken()[-3:] == [(5000, 6), (5050, 5), (5000, 6)]
+    assert tray.cycles == [right(points)] * 2
+
+
 async def test_a_device_without_a_scan_list_is_asked_what_it_was():
     async with polling(device(area=None), LISTED) as (clock, bus, tray):
         await clock.advance(3.9)
@@ -192,12 +203,12 @@ async def test_a_list_that_somebody_changes_never_becomes_a_wrong_value(at):
         bus.taken()
         bus.before = lambda n, block: n == at and bus.list(*LISTED[::-1])
         await clock.advance(1)
-        assert bus.taken() == [*SHORT[: 3 if at else 1], *DIRECT]  # in the same cycle
+        assert bus.taken() == [*SHORT[: 3 if at else 1], *DIRECT, LIST]  # in the same cycle
         await clock.advance(1)
         assert bus.taken() == SHORT  # and by the new list in the next
         bus.before = lambda n, block: bus.list()
         await clock.advance(1)
-        assert bus.taken() == [LIST, *DIRECT]
+        assert bus.taken() == [PROOF, *DIRECT, LIST]
         await clock.advance(1)
         assert bus.taken() == DIRECT
     assert tray.cycles == [right()] * len(tray.cycles)
@@ -302,7 +313,7 @@ async def test_scans_alone_and_together_each_have_their_own_way():
         await clock.advance(1.9)
         bus.taken()
         await clock.advance(4)
-        fast, both = [LIST, (5050, 8), LIST], SHORT
+        fast, both = [(5000, 4), (5050, 8), (5000, 4)], SHORT
         assert bus.taken() in ([*fast, *both] * 2, [*both, *fast] * 2)
     shown = [name for cycle in tray.cycles for name in cycle]
     assert {name: shown.count(name) for name in periods} == {"v100": 6, "v200": 6, "v300": 6, "v400": 6, "v600": 3}
@@ -365,7 +376,7 @@ async def test_bits_of_a_listed_register_come_together():
     points = (TAGS[0], *bits, TAGS[2], TAGS[3])
     async with polling(device(points), [101, 201, 301, 401]) as (clock, bus, tray):
         await clock.advance(1.9)
-        assert bus.taken()[-3:] == [LIST, (5050, 8), LIST]
+        assert bus.taken()[-3:] == [(5000, 4), (5050, 8), (5000, 4)]
     assert tray.cycles == [right(points)] * 2
     assert {value_of(bit) for bit in bits} == {0.0, 1.0}
 
@@ -494,7 +505,7 @@ def test_the_plan_says_what_a_scan_list_would_save():
     assert said["entries"] == LISTED  # the row does not fit, and is one read already
     assert (said["requests_per_cycle"], said["direct"]["requests_per_cycle"]) == (4, 6)
     character_s = 11 / 9600
-    reads_s = [(20 + 2 * n) * character_s + 0.02 for n in (16, 10, 16, 20)]
+    reads_s = [(20 + 2 * n) * character_s + 0.02 for n in (5, 10, 5, 20)]
     assert said["bus_time_s"] == pytest.approx(sum(reads_s), abs=1e-6)
     assert report(plan(build.gateway([device(TAGS[:2])], links=[RTU])))["scan_lists"] == []
     assert report(plan(build.gateway([device(area=None)], links=[RTU])))["scan_lists"] == []
