@@ -127,13 +127,17 @@ class _Peer:
         self._loop = asyncio.get_running_loop()
 
     async def dial(self, make: Callable[[], Stream]) -> Stream:
-        """Accept a connection when the capture has one; raises OSError where it has none."""
+        """Accept a connection where the capture has one; raises OSError where it has none."""
         if self.refusal is not None:
             raise OSError(self.refusal)
-        await self.accepts.wait()
         self.stream = make()
         self.stream.connection_made(self)
         return self.stream
+
+    async def ready(self) -> None:
+        """Wait until the capture has a connection; not where it has none."""
+        if self.refusal is None:
+            await self.accepts.wait()
 
     def write(self, data: bytes) -> None:
         """Keep a request."""
@@ -166,6 +170,7 @@ class _Link(ModbusLink):
         self.seed = b""
         self.waits_s: list[float] = []
         self.quiets_s: list[float] = []
+        self._ready = peer.ready
         super().__init__(spec, peer.dial, crc)
 
     async def open(self) -> None:
@@ -188,6 +193,7 @@ class _Link(ModbusLink):
         return max(self._silence_s, self.quiets_s.pop(0) if self.quiets_s else 0.0)
 
     async def _connect(self) -> None:
+        await self._ready()  # what it waited for before it dialled is no part of the dial's time-out
         self._next_dial_s = 0.0
         await super()._connect()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import time
+from functools import cache
 from typing import Final, Literal, Protocol
 
 NS: Final = 1_000_000_000
@@ -53,10 +54,15 @@ class _Timex(ctypes.Structure):
 TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronised
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)  # each one makes classes that only the collector gets rid of
+
+
 def clock_state() -> ClockState:
     """Return whether the kernel believes the wall clock is synchronised (adjtimex)."""
     try:
-        status = ctypes.CDLL(None).adjtimex(ctypes.byref(_Timex()))
+        status = _libc().adjtimex(ctypes.byref(_Timex()))
     except (OSError, AttributeError):
         return "unknown"
     if status < 0:
