@@ -39,7 +39,7 @@ REASONS: Final = {
 
 S_PER_NS: Final = 1 / NS
 RATE_MARGIN: Final = 1.05  # stamps are the middle of a read: an interval is uncertain by a few per cent
-PACE_SAMPLES: Final = 20  # before that many intervals the pace of a counter is not known
+PACE_SAMPLES: Final = 3  # intervals before the pace of a counter is known; guessed too low it costs a read
 PACE_FACTOR: Final = 100.0  # a load may be that much higher than ever before; a wrong register is higher by far more
 PACE_DECAY: Final = 0.999  # of the highest pace per sample: a thousand polls remember it
 NEAR_END: Final = 0.9  # of its width: only from there a counter of unknown rate can have rolled over

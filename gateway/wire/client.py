@@ -2,7 +2,7 @@
 
 aiomqtt hides a refused publish and lets one in flight wait out its timeout when the broker dies; the subclass here
 mends both. `send`, the way of the data, makes its PUBLISH and reads its PUBACK itself and goes straight to the socket:
-through both libraries one small message costs a third more of all that a poll costs, and neither of them keeps to the
+through both libraries one small message costs a fifth of all that a poll costs more, and neither of them keeps to the
 number of messages that the broker takes at a time. It reaches into private names of aiomqtt 2.5 (`_client`,
 `_pending_publishes`, `_pending_call`, `_wait_for`, `_on_publish`, `_on_connect`, `_disconnected`,
 `_on_socket_register_write`) and of paho-mqtt 2 (`_sockpairR`, `_sockpairW`, `_mid_generate`, `_sock_send`,

@@ -51,8 +51,9 @@ def running(n=30, rate=5, **fields):
 
 @pytest.mark.parametrize("wrong", [0, 5, 4_000_000_000])
 @pytest.mark.parametrize("fields", [{}, {"max_rate": 10.0}])
-def test_one_wrong_sample_never_counts(wrong, fields):
-    meter, last = running(**fields)
+@pytest.mark.parametrize("polls", [5, 30])
+def test_one_wrong_sample_never_counts(wrong, fields, polls):
+    meter, last = running(polls, **fields)
     assert meter.poll(wrong, last + 5) == (last + 5, GLITCH)
     assert meter.poll(last + 10) == (last + 10, 0)
     assert meter.rereads == 1
