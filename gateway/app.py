@@ -42,6 +42,7 @@ DRAIN_S: Final = 0.8  # for the last frames on their way out, likewise
 DRAIN_LOOK_S: Final = 0.02
 CONNECT_S: Final = 0.1  # for the broker, before what was read early goes to the spool alone
 LAST_WORDS_S: Final = 0.5  # for the goodbye to the broker: SIGTERM must end within 2 s
+OURS: Final = ("gateway.", "drivers.")  # the packages whose callbacks have no one else to tell
 GC_OBJECTS: Final = 20_000  # made and not freed before the collector looks: at 700, its default, it takes 3 % of time
 
 
@@ -368,12 +369,29 @@ async def main(plan: Plan, state: Path, say: Say) -> int:
     acquisition = Acquisition(plan, clock)
     try:
         async with asyncio.TaskGroup() as tasks:
+            bugs = tasks.create_task(raise_bugs(), name="bugs")
             acquisition.start(tasks)
             await _serve(plan, state, acquisition, clock, stop, say)
             await acquisition.stop()
+            bugs.cancel()
     finally:
         await acquisition.close()
     return 0
+
+
+async def raise_bugs() -> None:
+    """Raise what a callback of ours raises: the loop would only log it, and the gateway go on without what it did."""
+    loop = asyncio.get_running_loop()
+    broken: asyncio.Future[None] = loop.create_future()
+
+    def take(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        callback = getattr(context.get("handle"), "_callback", None)
+        if str(getattr(callback, "__module__", "")).startswith(OURS) and not broken.done():
+            broken.set_exception(context["exception"])
+
+    loop.set_exception_handler(take)
+    await broken
 
 
 async def _serve(

@@ -18,6 +18,7 @@ from drivers.link import LinkSpec
 from drivers.points import Hole, Point
 from drivers.sim.device import MeterSpec
 from drivers.sim.fleet import Fleet
+from gateway import app
 from gateway.model.corridor import MqttSpec
 from gateway.spool.disk import verify
 from gateway.wire.client import keep_connected
@@ -331,3 +332,24 @@ async def test_what_a_meter_refuses_is_known_to_the_next_run(tmp_path):
     assert learnt["refused"] == [{"function": "holding", "start": 7, "count": 1}]
     assert counted[0] > 0
     assert counted[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "ends"), [("gateway.pipeline", True), ("drivers.modbus.link", True), ("paho", False)]
+)
+async def test_a_bug_in_a_callback_of_ours_ends_the_process_and_one_of_a_library_is_logged(module, ends, caplog):
+    def callback():
+        raise RuntimeError("a bug")
+
+    callback.__module__ = module
+    loop = asyncio.get_running_loop()
+    watching = asyncio.create_task(app.raise_bugs())
+    await asyncio.sleep(0)
+    loop.call_soon(callback)
+    done, _ = await asyncio.wait({watching}, timeout=20 if ends else 0.05)
+    loop.set_exception_handler(None)
+    assert bool(done) == ends
+    assert "a bug" in caplog.text
+    if ends:
+        assert isinstance(watching.exception(), RuntimeError)
+    watching.cancel()
