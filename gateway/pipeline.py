@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.decode import Scratch, decode, spread
+from drivers import decode
 from drivers.quality import BAD, BAD_NO_COMMUNICATION, BAD_TIMEOUT, BAD_WAITING_FOR_INITIAL_DATA, name_of
 from gateway.alarm.engine import AlarmEngine, Transition
 from gateway.alarm.journal import Journal
@@ -82,7 +82,8 @@ class Pipeline:
         self._now_ns = np.zeros(len(table.scans), np.int64)  # of the poll at hand
         self._totals = Totals(table)
         self._estimates = Estimates(table)
-        self._scratch = Scratch()
+        self._scratch = decode.Scratch()
+        self._alone = [np.array([scan.number], np.int32) for scan in table.scans]  # one that is ready by itself
         self._ready: list[tuple[Scan, int, int, int]] = []
         self._is_scheduled = False
         self._next_turn_s = 0.0
@@ -116,7 +117,7 @@ class Pipeline:
         if self._is_in_line[read.device]:
             self._turn()
         if not read.block.item_bytes:
-            payload = spread(payload, read.block.count)
+            payload = decode.spread(payload, read.block.count)
         self._image_view[read.at : read.end] = payload
         if self._has_reason[read.device]:
             self._reason[read.rows] = 0
@@ -151,7 +152,7 @@ class Pipeline:
             return NO_ROWS
         if self._is_in_line[scan.device]:
             self._turn()
-        ready = np.array([scan.number], np.int32)
+        ready = self._alone[scan.number]
         self._decode(ready)
         self._now_ns[scan.number] = now_ns
         return self._totals.doubtful(ready, self._now_ns, self._value, self._quality)
@@ -198,7 +199,7 @@ class Pipeline:
         taken, self._ready = self._ready, []
         table = self.table
         numbers = [each[0].number for each in taken]
-        ready = np.array(numbers, np.int32)
+        ready = self._alone[numbers[0]] if len(numbers) == 1 else np.array(numbers, np.int32)
         self._decode(ready)
         counted = self._totals.update(ready, self._steady_ns, self._value, self._quality)
         counted += self._estimates.update(ready, self._steady_ns, self._value, self._quality)
@@ -222,7 +223,7 @@ class Pipeline:
     def _decode(self, ready: NDArray[np.int32]) -> None:
         """Turn the answers of the ready scans into values and quality."""
         table, columns, s = self.table, self.table.decode, self._scratch
-        decode(
+        decode.decode(
             ready, table.scan_start, table.scan_stop, self._image, self._reason,
             columns.at, columns.code, columns.size, columns.order, columns.bit,
             columns.scale, columns.divisor, columns.offset, columns.low, columns.high, columns.sentinel, columns.first,
