@@ -6,8 +6,8 @@ through both libraries one small message costs a fifth of all that a poll costs 
 number of messages that the broker takes at a time. It reaches into private names of aiomqtt 2.5 (`_client`,
 `_pending_publishes`, `_pending_call`, `_wait_for`, `_on_publish`, `_on_connect`, `_disconnected`,
 `_on_socket_register_write`) and of paho-mqtt 2 (`_sockpairR`, `_sockpairW`, `_mid_generate`, `_sock_send`,
-`_packet_queue`, `_handle_pubackcomp`, `_in_packet`, `_out_messages`, `_inflight_messages`, `_max_inflight_messages`,
-`_update_inflight`), which tests/gateway/wire/test_client.py pins.
+`_sock_close`, `_packet_queue`, `_handle_pubackcomp`, `_in_packet`, `_out_messages`, `_inflight_messages`,
+`_max_inflight_messages`, `_update_inflight`), which tests/gateway/wire/test_client.py pins.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ KEEPALIVE_S: Final = 10  # paho notices a frozen broker after two of these
 ACK_TIMEOUT_S: Final = 8.0  # a broker that takes longer for one PUBACK is as good as away
 UNANSWERED_S: Final = 60.0  # nothing of what was sent is acknowledged: a large message on a thin link takes half of it
 CONNECT_TIMEOUT_S: Final = 5.0  # for TCP with TLS, then for CONNACK: satellite round trips, and reserve
+DISCONNECT_S: Final = 0.2  # for the last packet to find room in the socket: SIGTERM must end within 2 s
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_CAP_S: Final = 1.0  # DESIGN section 5: towards the broker at most 1 s
 STABLE_S: Final = 5.0  # a session that lived this long starts the back-off anew
@@ -112,6 +113,14 @@ class Client(aiomqtt.Client):
             self._client.on_socket_unregister_write = None
             self._loop.call_soon(self._close)  # behind what paho's thread has left for the loop to do
             raise
+
+    async def __aexit__(self, *error: Any) -> None:
+        """Disconnect; a broker that takes nothing more is hung up on, or who is to end would wait for it."""
+        try:
+            with contextlib.suppress(MqttError):
+                await super().__aexit__(*error)
+        finally:
+            self._client._sock_close()
 
     def _close(self) -> None:
         if sock := self._client.socket():
@@ -272,7 +281,7 @@ class Client(aiomqtt.Client):
 
     async def _wait_for(self, fut: Any, timeout: float | None) -> Any:
         if fut is self._disconnected:
-            return await super()._wait_for(fut, timeout)
+            return await super()._wait_for(fut, DISCONNECT_S)
         if fut is self._connected:
             self.is_opened, timeout = True, CONNECT_TIMEOUT_S
         answer = asyncio.ensure_future(super()._wait_for(fut, timeout))

@@ -450,6 +450,53 @@ async def test_a_message_larger_than_the_socket_takes_arrives_whole(mosquitto, s
             await keep_connected(MqttSpec((f"{scheme}://127.0.0.1:{port}/mqtt",), None, None), "test", session)
 
 
+@contextlib.asynccontextmanager
+async def frozen_broker():
+    """A broker that welcomes a client and reads no more; yields its port."""
+
+    async def serve(reader, writer):
+        await reader.readexactly(2)
+        writer.write(bytes((0x20, 3, 0, 0, 0)))
+        writer.transport.pause_reading()
+        await released.wait()
+        writer.close()
+
+    released = asyncio.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    async with await asyncio.start_server(serve, sock=listener):
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            released.set()
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_a_broker_that_takes_nothing_more_does_not_hold_up_the_end(returns):
+    """DISCONNECT has to wait behind what the socket has no room for; whoever is told to end in 2 s cannot."""
+    sessions, full = [], asyncio.Event()
+
+    async def session(client):
+        sessions.append(client)
+        assert len(sessions) == 1, "begun again"
+        client._client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        for _ in range(20):
+            client.send("a/b", bytes(100_000), lambda code: None)
+        full.set()
+        if not returns:
+            await asyncio.sleep(3600)
+
+    async with frozen_broker() as port:
+        ending = asyncio.create_task(keep_connected(spec(port), "test", session))
+        await full.wait()
+        if not returns:
+            ending.cancel()
+        done, _ = await asyncio.wait({ending}, timeout=4)
+        assert done
+        assert ending.cancelled() != returns
+        assert sessions[0]._client.socket() is None
+
+
 async def test_a_connection_lost_in_the_turn_that_writes_leaves_no_writer_behind(mosquitto):
     """A writer that the loop adds a turn later belongs to whoever was given the file number meanwhile, and spins."""
     loop, told = asyncio.get_running_loop(), []
