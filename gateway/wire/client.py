@@ -184,7 +184,8 @@ class Client(aiomqtt.Client):
             code = self._paho_puback(command)
         else:
             self._answered_s = self._loop.time()
-            acked(packet[2] if len(packet) > 2 else SUCCESS)
+            answer = packet[2] if len(packet) > 2 else SUCCESS
+            self._loop.call_soon(acked, answer)  # what it raises aiomqtt would take for a lost connection
             self._client._inflight_messages -= 1
             code = self._client._update_inflight()
         self._send_queued()

@@ -353,3 +353,28 @@ async def test_a_bug_in_a_callback_of_ours_ends_the_process_and_one_of_a_library
     if ends:
         assert isinstance(watching.exception(), RuntimeError)
     watching.cancel()
+
+
+async def test_a_bug_met_by_an_answer_of_the_broker_ends_the_process_too(mosquitto):
+    """Raised into the library that read the answer it would be a connection lost, made anew for ever."""
+
+    def acked(code):
+        raise RuntimeError("a bug")
+
+    acked.__module__ = "gateway.deliver.publish"
+
+    async def session(client):
+        client.send("a/b", b"1", acked)
+        await client.publish("a/b", b"2", qos=1)
+        await asyncio.sleep(20)
+
+    loop = asyncio.get_running_loop()
+    watching = asyncio.create_task(app.raise_bugs())
+    mqtt = MqttSpec((f"mqtt://127.0.0.1:{mosquitto.port}",), None, None)
+    meeting = asyncio.create_task(keep_connected(mqtt, "test", session))
+    await asyncio.wait({watching}, timeout=10)
+    loop.set_exception_handler(None)
+    meeting.cancel()
+    await asyncio.wait({meeting})
+    assert watching.done()
+    assert str(watching.exception()) == "a bug"
