@@ -14,7 +14,7 @@ from typing import Any, Final
 from drivers import jit
 from drivers.points import decimals_of
 from gateway import __version__, command, health
-from gateway.acquire.acquisition import Acquisition
+from gateway.acquire.acquisition import Acquisition, end
 from gateway.acquire.plan import Plan, commit_phase_s
 from gateway.alarm.engine import AlarmEngine
 from gateway.alarm.journal import Journal
@@ -42,6 +42,7 @@ DRAIN_S: Final = 0.8  # for the last frames on their way out, likewise
 DRAIN_LOOK_S: Final = 0.02
 CONNECT_S: Final = 0.1  # for the broker, before what was read early goes to the spool alone
 LAST_WORDS_S: Final = 0.5  # for the goodbye to the broker: SIGTERM must end within 2 s
+CANCEL_AGAIN_S: Final = 0.8  # longer than the goodbye: a TaskGroup that has just lost the broker forgets to end
 OURS: Final = ("gateway.", "drivers.")  # the packages whose callbacks have no one else to tell
 GC_OBJECTS: Final = 20_000  # made and not freed before the collector looks: at 700, its default, it takes 3 % of time
 
@@ -96,8 +97,7 @@ class Gateway:
                 await stop.wait()
                 await self._acquisition.stop()
                 await self._drain()
-                for task in serving:
-                    task.cancel()
+                await end(serving, CANCEL_AGAIN_S)
         finally:
             await self.spool.close()
             self._note_alarms()

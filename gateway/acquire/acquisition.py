@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -84,6 +84,15 @@ class Held:
             self._calls.append(call)
 
 
+async def end(tasks: Iterable[asyncio.Task[None]], again_s: float) -> None:
+    """Cancel until the last task has ended: a library or a TaskGroup on the way may swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=again_s)
+
+
 class Acquisition:
     """The links of a plan and their pollers.
 
@@ -115,12 +124,8 @@ class Acquisition:
         return self._held.dropped
 
     async def stop(self) -> None:
-        """Poll no more. Cancels until the last task has ended: a library on the way may swallow a cancellation."""
-        pending = set(self._tasks)
-        while pending:
-            for task in pending:
-                task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+        """Poll no more."""
+        await end(self._tasks, CANCEL_AGAIN_S)
 
     async def close(self) -> None:
         """Give every endpoint back."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
 import signal
@@ -19,9 +20,11 @@ from drivers.points import Hole, Point
 from drivers.sim.device import MeterSpec
 from drivers.sim.fleet import Fleet
 from gateway import app
+from gateway.acquire.plan import plan
+from gateway.model.config import load_gateway
 from gateway.model.corridor import MqttSpec
 from gateway.spool.disk import verify
-from gateway.wire.client import keep_connected
+from gateway.wire.client import MqttError, keep_connected
 from gateway.wire.events import decode_alarms
 from gateway.wire.lines import parse_header, parse_lines
 from tests import libmodbus, servers
@@ -378,3 +381,39 @@ async def test_a_bug_met_by_an_answer_of_the_broker_ends_the_process_too(mosquit
     await asyncio.wait({meeting})
     assert watching.done()
     assert str(watching.exception()) == "a bug"
+
+
+async def test_sigterm_in_the_turn_that_loses_the_broker_ends_the_gateway(tmp_path, monkeypatch):
+    """Of a cancellation and an error of its tasks a TaskGroup raises the error, which is one more to connect after."""
+    sessions = []
+
+    async def lose():
+        raise MqttError("connection lost")
+
+    async def connect_for_ever(*_, **__):
+        while True:
+            sessions.append("begun")
+            with contextlib.suppress(BaseExceptionGroup):
+                async with asyncio.TaskGroup() as tasks:
+                    if len(sessions) == 1:
+                        await ending.wait()
+                        tasks.create_task(lose())
+                    else:
+                        await asyncio.sleep(3600)
+
+    async def drain(gateway):
+        ending.set()
+        await asyncio.sleep(0)
+
+    ending = asyncio.Event()
+    monkeypatch.setattr(app, "keep_connected", connect_for_ever)
+    monkeypatch.setattr(app.Gateway, "_drain", drain)
+    config = write_config(tmp_path, 1, 1, [("v", "uint16", 0)])
+    running = asyncio.create_task(app.main(plan(load_gateway(config)), tmp_path / "gw", str))
+    await servers.until(lambda: sessions)
+    await asyncio.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGTERM)
+    done, _ = await asyncio.wait({running}, timeout=5)
+    assert done
+    assert running.result() == 0
+    assert sessions == ["begun", "begun"]
