@@ -184,8 +184,11 @@ class Client(aiomqtt.Client):
             code = self._paho_puback(command)
         else:
             self._answered_s = self._loop.time()
-            answer = packet[2] if len(packet) > 2 else SUCCESS
-            self._loop.call_soon(acked, answer)  # what it raises aiomqtt would take for a lost connection
+            try:
+                acked(packet[2] if len(packet) > 2 else SUCCESS)
+            except BaseException as error:
+                self._loop.call_soon(_raise, error)  # aiomqtt takes it for a lost connection, and the loop for a bug
+                raise
             self._client._inflight_messages -= 1
             code = self._client._update_inflight()
         self._send_queued()
@@ -294,6 +297,10 @@ class Client(aiomqtt.Client):
             raise MqttError("the broker hung up" if fut is self._connected else "connection lost while waiting")
         finally:
             answer.cancel()
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _publish_packet(topic: bytes, number: int, payload: bytes, is_v5: bool) -> bytes:
