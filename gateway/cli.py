@@ -15,6 +15,7 @@ from gateway.commands.terminal import (
     READER_GONE,
     WRONG_INPUT,
     OutputError,
+    hear_interrupts,
     leave_on_interrupt,
     say,
     take_streams,
@@ -46,6 +47,7 @@ def entry() -> None:
     leave_on_interrupt(INTERRUPTED)
     try:
         take_streams()
+        hear_interrupts()
         code = _code()
         sys.stdout.flush()
     except OutputError as error:

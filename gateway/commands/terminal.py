@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable
 from typing import Final
 
@@ -24,7 +25,35 @@ def leave_on_interrupt(code: int) -> None:
     A KeyboardInterrupt may end as a traceback of whoever runs just then: of an import, of a library in C.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))
+        signal.signal(signal.SIGINT, _Leave(code))
+
+
+class _Leave:
+    """The handler of a Ctrl-C that ends the process at once."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def __call__(self, number: int, frame: object) -> None:
+        os._exit(self._code)
+
+
+def hear_interrupts() -> None:
+    """Have a thread run that handler too: of a signal just before a read that waits for ever the main one never hears.
+
+    An event loop that takes signals over takes this over. It opens files: not before the standard streams stand.
+    """
+    awake, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    threading.Thread(target=_hear, args=(awake,), name="interrupts", daemon=True).start()
+
+
+def _hear(awake: int) -> None:
+    while numbers := os.read(awake, 64):  # a byte for each signal
+        handler = signal.getsignal(signal.SIGINT)
+        if signal.SIGINT in numbers and isinstance(handler, _Leave):
+            handler(signal.SIGINT, None)
 
 
 def say(line: str) -> None:

@@ -494,12 +494,27 @@ def test_ctrl_c_before_the_work_is_done_is_130_and_0_for_a_service(tmp_path, com
     os.mkfifo(path)
     with started(command, path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         with path.open("wb"):  # it is open when the command reads it
-            said = None
-            while said is None:  # in the moment before a read that waits for ever Python keeps the first for later
-                child.send_signal(signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    said = child.communicate(timeout=5)
-        assert (said, child.returncode) == ((b"", b""), code)
+            child.send_signal(signal.SIGINT)
+            assert child.communicate() == (b"", b"")
+        assert child.returncode == code
+
+
+INTERRUPTED_UNHEARD = """
+import os, signal, threading
+from gateway.commands.terminal import hear_interrupts, leave_on_interrupt
+leave_on_interrupt(130)
+hear_interrupts()
+def press():
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+threading.Timer(0.1, press).start()
+os.read(os.pipe()[0], 1)
+"""
+
+
+def test_ctrl_c_ends_a_read_that_waits_for_ever_and_was_not_interrupted():
+    """As when the signal comes just before the read: here another thread gets it."""
+    child = subprocess.run([sys.executable, "-c", INTERRUPTED_UNHEARD], capture_output=True, timeout=60, check=False)
+    assert (child.returncode, child.stderr) == (130, b"")
 
 
 def test_what_the_machine_refuses_is_a_line_and_not_a_traceback(tmp_path):
