@@ -7,6 +7,9 @@ import struct
 from functools import cache
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from drivers.points import Point, decimals_of, registers_of
 
 _FLOATS: Final = {"float16": ">e", "float32": ">f", "float64": ">d"}
@@ -14,6 +17,7 @@ _LARGEST: Final = {"float16": 65504.0, "float32": 3.4028234663852886e38, "float6
 # A decoder takes anything smaller, except zero, for registers that are not a float at all.
 _SMALLEST: Final = {"float16": 0.0, "float32": 1.1754943508222875e-38, "float64": 2.2250738585072014e-308}
 _NAN: Final = {"float16": 0x7E00, "float32": 0x7FC0_0000, "float64": 0x7FF8_0000_0000_0000}
+_EXACT: Final = 2.0**53  # every whole number below it is a float64
 _BYTES: Final = {"int8_low": 1, "int8_high": 1, "uint8_low": 1, "uint8_high": 1}
 
 
@@ -121,6 +125,34 @@ class Codec:
         else:
             number = float(pattern - self._mask - 1 if pattern > self._high else pattern)
         return self._value(number)
+
+    def served_column(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return `served_value` of `encode` of each value, float64[n]; NaN where that is "not available"."""
+        point = self.point
+        if point.type == "float16" or (self._pack and self._sentinels) or not np.isfinite(values).all():
+            return self._each(values)
+        if point.is_bit or point.type == "bool":
+            return np.where(values != 0.0, 1.0, 0.0)
+        number: NDArray[np.float64] = (values - point.offset) * self._divisor / self._scale
+        if self._pack:
+            largest = _LARGEST[point.type]
+            number = np.clip(number, -largest, largest)
+            number[np.abs(number) < _SMALLEST[point.type]] = 0.0
+            number = number.astype(np.float32).astype(np.float64) if self._size == 4 else number
+        elif self._size == 8 and (np.abs(number) >= _EXACT).any():
+            return self._each(values)
+        else:
+            number = np.clip(np.rint(number), self._low, self._high)
+        shown: NDArray[np.float64] = number * self._scale / self._divisor + point.offset
+        if self._sentinels:
+            taken = [float(raw - self._mask - 1 if raw > self._high else raw) for raw in self._sentinels]
+            hit = np.isin(number, taken)
+            shown[hit] = self._each(values[hit])
+        return shown
+
+    def _each(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        served = (self.served_value(self.encode(value)) for value in values.tolist())
+        return np.array([math.nan if value is None else value for value in served], np.float64)
 
     def _value(self, raw: float) -> float:
         return raw * self._scale / self._divisor + self.point.offset

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivers.points import Point
+from drivers.sim import columns
 from drivers.sim.device import MeterSpec
 from drivers.sim.plants import cable, electrical, gas, pipeline, settings, supply, trackside, weather
 from drivers.sim.plants.place import UNITS, Measured, Place, Rule, World, bounds, in_unit, place_of
@@ -99,7 +100,7 @@ def _quantity(place: Place, point: Point) -> Quantity:
     signal, sigma = measured.signal, measured.sigma
     low, high = bounds(point)
     if measured.still:
-        return Quantity(lambda t: min(max(signal(t), low), high), 0.0, True)
+        return Quantity(lambda t: columns.within(signal(t), low, high), 0.0, True)
     if point.kind == "counter":
         span = high - low
         return Quantity((lambda t: signal(t) % span) if span < 1e300 else signal, 0.0, False)
@@ -117,7 +118,7 @@ def _noisy(place: Place, point: Point, signal: Signal, sigma: float) -> Signal:
     if (
         point.unit == "Hz" and "freq" in point.name.lower()
     ):  # a meter's last digit may be 0.1 Hz; the grid stays within its band
-        return lambda t: min(max(signal(t) + sigma * noise(t), 49.9), 50.1)
+        return lambda t: columns.within(signal(t) + sigma * noise(t), 49.9, 50.1)
     return lambda t: signal(t) + sigma * noise(t)
 
 

@@ -1,16 +1,25 @@
-"""Seeded signals as functions of time: the same seed and time give the same value, in whatever order they are asked."""
+"""Seeded signals as functions of time: the same seed and time give the same value, in whatever order they are asked.
+
+All of them take a float64 column of times as well as a time, and then give the column of the same values, see
+columns.py.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-Signal = Callable[[float], float]  # Unix seconds -> value
+import numpy as np
+
+from drivers.sim.columns import COLUMN, Column, cosine, gausses, ramps, smooths, uniforms, whole
+
+Signal = Callable[[float], float]  # Unix seconds -> value; a column of them -> the column of their values
 T = TypeVar("T")
 
 DAY_S: Final = 86_400.0
+MAX_CELLS: Final = 20_000  # of a grid at once, on the way to a late time
 GAUSS_BOUND: Final = 3.47  # |gauss| never exceeds it: a healthy signal has no outliers
 
 _MASK: Final = (1 << 64) - 1
@@ -33,6 +42,8 @@ def _mix(key: int, n: int) -> int:
 
 def uniform(key: int, n: int) -> float:
     """Return draw n of a uniform variable, 0 <= u < 1."""
+    if type(n) is COLUMN:
+        return uniforms(key, n)
     return (_mix(key, n) >> 11) / 9007199254740992.0
 
 
@@ -49,7 +60,13 @@ def constant(value: float) -> Signal:
 
 def white(key: int) -> Signal:
     """Return instrument noise of sd 1: a fresh draw every millisecond."""
-    return lambda t: gauss(key, int(t * 1000.0))
+
+    def at(t: float) -> float:
+        if type(t) is COLUMN:
+            return gausses(key, whole(t * 1000.0))
+        return gauss(key, int(t * 1000.0))
+
+    return at
 
 
 def smooth(key: int, period_s: float) -> Signal:
@@ -58,6 +75,8 @@ def smooth(key: int, period_s: float) -> Signal:
 
     def at(t: float) -> float:
         nonlocal cell, left, step
+        if type(t) is COLUMN:
+            return smooths(key, period_s, t)
         x = t / period_s
         n = math.floor(x)
         if n != cell:
@@ -78,7 +97,7 @@ def wander(key: int, period_s: float) -> Signal:
 
 def daily(peak_h: float) -> Signal:
     """Return a cosine over the day (UTC), 1 at the peak hour."""
-    return lambda t: math.cos(math.tau * (t / DAY_S - peak_h / 24.0))
+    return lambda t: cosine(math.tau * (t / DAY_S - peak_h / 24.0))
 
 
 def cycles(key: int, period_s: float, jitter: float = 0.2) -> Callable[[float], tuple[int, float]]:
@@ -88,6 +107,10 @@ def cycles(key: int, period_s: float, jitter: float = 0.2) -> Callable[[float], 
     """
 
     def at(t: float) -> tuple[int, float]:
+        if type(t) is COLUMN:
+            n: Any = np.floor(t / period_s).astype(np.int64)
+            n -= t < (n + jitter * uniforms(key, n)) * period_s
+            return n, t - (n + jitter * uniforms(key, n)) * period_s
         n = math.floor(t / period_s)
         begin = (n + jitter * uniform(key, n)) * period_s
         if t < begin:
@@ -100,6 +123,8 @@ def cycles(key: int, period_s: float, jitter: float = 0.2) -> Callable[[float], 
 
 def ramp(x: float, rise: float) -> float:
     """Return 0 before 0, 1 after `rise`, and a smooth way between."""
+    if type(x) is COLUMN:
+        return ramps(x, rise)
     if x <= 0.0:
         return 0.0
     if x >= rise:
@@ -127,12 +152,12 @@ class Shared(Generic[T]):
 
     def __init__(self, function: Callable[[float], T]) -> None:
         self._function = function
-        self._t = math.nan
+        self._t: Any = math.nan
         self._value: T | None = None
 
     def __call__(self, t: float) -> T:
         """Return the function's value at t."""
-        if t != self._t:
+        if t is not self._t and (type(t) is COLUMN or type(self._t) is COLUMN or t != self._t):
             self._value = self._function(t)
             self._t = t
         return self._value  # type: ignore[return-value]
@@ -156,6 +181,8 @@ class Integral:
 
     def __call__(self, t: float) -> tuple[float, ...]:
         """Return the integrals at t (unit of the rate times seconds); 0 before the origin."""
+        if type(t) is COLUMN:
+            return self._column(t)
         x = max(0.0, (t - self._origin_s) / self._step_s)
         cell = int(x)
         if cell < self._cell:
@@ -167,6 +194,34 @@ class Integral:
             self._slope = self._rates(self._origin_s + (self._cell + 0.5) * self._step_s)
         part = (x - cell) * self._step_s
         return tuple(total + rate * part for total, rate in zip(self._total, self._slope, strict=True))
+
+    def _column(self, t: Any) -> tuple[Any, ...]:
+        """Return the integrals at each time: the same sums in the same order, from the cell of the first time on."""
+        x = np.maximum(0.0, (t - self._origin_s) / self._step_s)
+        cell = x.astype(np.int64)
+        first, last = int(cell.min()), int(cell.max())
+        if self._cell > first:
+            self._rewind()
+        while self._cell + MAX_CELLS < first:
+            self._walk(self._cell + MAX_CELLS)
+        self._walk(first)
+        parts = (x - cell) * self._step_s
+        totals, slopes = self._walk(last)
+        cell -= first
+        return tuple(total[cell] + slope[cell] * parts for total, slope in zip(totals, slopes, strict=True))
+
+    def _walk(self, last: int) -> tuple[list[Column], list[Column]]:
+        """Go on to a cell; return the totals and slopes of it and every cell passed, the present one first."""
+        cells = np.arange(self._cell, last + 1)
+        rates = self._rates(self._origin_s + (cells + 0.5) * self._step_s)  # type: ignore[arg-type]
+        slopes = [np.broadcast_to(np.asarray(rate, np.float64), cells.shape) for rate in rates]
+        totals = []
+        for i, slope in enumerate(slopes):
+            steps = slope * self._step_s
+            totals.append(np.add.accumulate(np.concatenate(([self._total[i]], steps[:-1]))))
+        self._cell, self._total = last, [float(total[-1]) for total in totals]
+        self._slope = tuple(float(slope[-1]) for slope in slopes)
+        return totals, slopes
 
 
 class Lag:
@@ -192,6 +247,8 @@ class Lag:
 
     def __call__(self, t: float) -> float:
         """Return the lagged value at t."""
+        if type(t) is COLUMN:
+            return self._column(t)
         x = max(0.0, (t - self._origin_s) / self._step_s)
         cell = int(x)
         if cell < self._cell:
@@ -201,3 +258,29 @@ class Lag:
             self._value = self._next
             self._next = self._after(self._cell, self._value)
         return self._value + (self._next - self._value) * (x - cell)
+
+    def _column(self, t: Any) -> Any:
+        """Return the lagged value at each time: the same steps, from the cell of the first time on."""
+        x = np.maximum(0.0, (t - self._origin_s) / self._step_s)
+        cell = x.astype(np.int64)
+        first, last = int(cell.min()), int(cell.max())
+        if self._cell > first:
+            self._rewind()
+        while self._cell + MAX_CELLS < first:
+            self._walk(self._cell + MAX_CELLS)
+        self._walk(first)
+        values = np.array(self._walk(last))
+        cell -= first
+        return values[cell] + (values[cell + 1] - values[cell]) * (x - (cell + first))
+
+    def _walk(self, last: int) -> list[float]:
+        """Go on to a cell; return the value of the present one, of every cell passed and of the one after the last."""
+        ahead = np.arange(self._cell + 1, last + 1)
+        signal = self._signal(self._origin_s + (ahead + 0.5) * self._step_s)  # type: ignore[arg-type]
+        values, value = [self._value, self._next], self._next
+        for level in np.broadcast_to(np.asarray(signal, np.float64), ahead.shape).tolist():
+            value += self._alpha * (level - value)
+            values.append(value)
+        self._cell = last
+        self._value, self._next = values[-2:]
+        return values

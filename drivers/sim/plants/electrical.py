@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from drivers.points import Point
+from drivers.sim import columns
 from drivers.sim.plants.loads import LOW_VOLTAGE, Load, load_of
 from drivers.sim.plants.place import UNITS, Measured, Place, World, bounds, rules
 from drivers.sim.signals import Integral, Shared, Signal, uniform, wander, white
@@ -68,15 +69,15 @@ class PowerMeter:
         return self.load.mean_w * self._age_s / HOUR_S
 
     def _reactive(self, p: float, t: float) -> float:
-        factor = min(0.995, self.load.power_factor + 0.004 * self._phi(t))
-        return abs(p) * math.sqrt(1.0 - factor * factor) / factor
+        factor = columns.least(0.995, self.load.power_factor + 0.004 * self._phi(t))
+        return abs(p) * columns.root(1.0 - factor * factor) / factor
 
     def _instant(self, t: float) -> Instant:
         load = self.load
         p = load.power_w(t)
         q = self._reactive(p, t)
-        s = math.hypot(p, q)
-        droop = 0.004 * max(-1.0, min(3.0, p / load.mean_w))
+        s = columns.hypotenuse(p, q)
+        droop = 0.004 * columns.within(p / load.mean_w, -1.0, 3.0)
         volts = tuple(
             load.volts * (1.0 - droop + load.swing * slow(t) + 0.001 * fast(t))
             for slow, fast in zip(self._volts, self._flicker, strict=True)
@@ -90,7 +91,7 @@ class PowerMeter:
         p = self.load.power_w(t)
         q = self._reactive(p, t)
         hour = 1.0 / HOUR_S
-        return max(p, 0.0) * hour, max(-p, 0.0) * hour, q * hour, math.hypot(p, q) * hour
+        return columns.most(p, 0.0) * hour, columns.most(-p, 0.0) * hour, q * hour, columns.hypotenuse(p, q) * hour
 
 
 def _measurable(load: Load, points: Sequence[Point], n_phases: int) -> Load:
@@ -182,7 +183,7 @@ def _neutral(place: Place, match: re.Match[str]) -> Measured:
 
     def vector(meter: PowerMeter, t: float) -> float:
         a, b, c = meter.at(t).amps
-        return math.sqrt(max(0.0, a * a + b * b + c * c - a * b - b * c - c * a))
+        return columns.root(columns.most(0.0, a * a + b * b + c * c - a * b - b * c - c * a))
 
     return _of(place, "current", vector)
 
@@ -216,7 +217,7 @@ def _distortion(place: Place, match: re.Match[str]) -> Measured:
 
 
 def _angle(place: Place, match: re.Match[str]) -> Measured:
-    return _of(place, "angle", lambda meter, t: math.degrees(math.atan2(meter.at(t).q, meter.at(t).p)))
+    return _of(place, "angle", lambda meter, t: columns.angle(meter.at(t).q, meter.at(t).p))
 
 
 def _frequency(place: Place, match: re.Match[str]) -> Measured:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from drivers.sim import columns
 from drivers.sim.plants.place import Measured, Place, World, rules
 from drivers.sim.signals import DAY_S, Integral, Shared, Signal, constant, uniform, wander
 
@@ -78,7 +79,7 @@ def _run_time(place: Place, match: re.Match[str]) -> Measured:
     if "hour" in name:
         return Measured("time", lambda t: t % 3600.0, whole=True)
     base = float(int(3e7 * uniform(place.key(name), 0)))
-    return Measured("time", lambda t: base + max(0.0, t - origin_s), whole=True)
+    return Measured("time", lambda t: base + columns.most(0.0, t - origin_s), whole=True)
 
 
 def _good_share(place: Place, match: re.Match[str]) -> Measured:

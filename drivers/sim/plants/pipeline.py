@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from drivers.sim import columns
 from drivers.sim.plants.place import Measured, Place, World, rules
 from drivers.sim.signals import Integral, Lag, Shared, Signal, constant, smooth, uniform, wander
 
@@ -226,7 +227,7 @@ def _drive(place: Place, match: re.Match[str]) -> Measured:
 
 def _tube(place: Place, match: re.Match[str]) -> Measured:
     line = _line(place)
-    return Measured("", lambda t: 84.0 * math.sqrt(DENSITY / line.density(t)), 0.01)
+    return Measured("", lambda t: 84.0 * columns.root(DENSITY / line.density(t)), 0.01)
 
 
 SLOTS: Final[tuple[Callable[[Place, re.Match[str]], Measured], ...]] = (

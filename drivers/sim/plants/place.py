@@ -17,10 +17,14 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class World:
-    """Everything that the meters of one simulation share: seed, origin of all totals, plants seen by many meters."""
+    """Everything that the meters of one simulation share: seed, origin of all totals, plants seen by many meters.
+
+    operations  whether operators work: pumps change over, tanks are filled, ships come, people rest at night
+    """
 
     seed: int
     origin_s: float
+    operations: bool = False
     _plants: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def key(self, *words: object) -> int:

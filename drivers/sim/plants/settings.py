@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from drivers.points import Point
+from drivers.sim import columns
 from drivers.sim.plants.place import Measured, Place
 from drivers.sim.signals import constant, uniform
 
@@ -44,7 +45,7 @@ def setting(place: Place, point: Point) -> Measured | None:
     """Return what a point that stands still says; None for one that measures something."""
     name = point.name.lower()
     if place.meter.profile == "honeywell_midas" and name == "status":
-        return Measured("", lambda t: float(_HEARTBEAT_BIT * (int(t / 2.0) % 2)), still=True)
+        return Measured("", lambda t: 1.0 * _HEARTBEAT_BIT * (columns.whole(t / 2.0) % 2), still=True)
     value = next((each.values[0] for each in place.meter.expect if each.point == point.name), None)
     if value is None:
         value = _first(_SETTINGS, name)

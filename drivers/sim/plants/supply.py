@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from drivers.sim import columns
 from drivers.sim.plants.place import Measured, Place, World, rules
 from drivers.sim.signals import Integral, Shared, cycles, smooth, uniform, wander
 
@@ -41,7 +42,7 @@ class Battery:
 
     def _rates(self, t: float) -> tuple[float, ...]:
         power = self.power(t)
-        return max(power, 0.0) / 3600.0, max(-power, 0.0) / 3600.0
+        return columns.most(power, 0.0) / 3600.0, columns.most(-power, 0.0) / 3600.0
 
 
 def _of(
@@ -80,7 +81,7 @@ def _room(place: Place, match: re.Match[str]) -> Measured:
     def at(t: float) -> float:
         _, since = cycle(t)
         part = since / CLIMATE_S
-        return 22.4 + 1.2 * (part / 0.6 if part < 0.6 else max(0.0, (1.0 - part) / 0.4))
+        return 22.4 + 1.2 * columns.pick(part < 0.6, part / 0.6, columns.most(0.0, (1.0 - part) / 0.4))
 
     return Measured("temperature", at, 0.08)
 

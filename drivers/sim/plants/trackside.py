@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from drivers.sim import columns
 from drivers.sim.plants.place import Measured, Place, rules
 from drivers.sim.plants.weather import Weather, air_temperature, rail_temperature
 from drivers.sim.signals import Signal, cycles, ramp, uniform, wander
@@ -90,7 +91,7 @@ def _gross(place: Place, match: re.Match[str]) -> Measured:
 
 def _net(place: Place, match: re.Match[str]) -> Measured:
     weight = _weight(place, match.string)
-    return Measured("mass", lambda t: max(0.0, weight(t) - TARE_KG), 2.0)
+    return Measured("mass", lambda t: columns.most(0.0, weight(t) - TARE_KG), 2.0)
 
 
 def _rate(place: Place, match: re.Match[str]) -> Measured:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from drivers.sim import columns
 from drivers.sim.plants.place import Measured, Place, World, rules
 from drivers.sim.signals import Shared, Signal, daily, smooth, wander
 
@@ -23,7 +27,9 @@ class Weather:
         day, spell, fast = daily(15.0), smooth(key("spell"), 6 * 3600.0), wander(key("air"), 1200.0)
         self.air_c: Signal = Shared(lambda t: 11.0 + 3.5 * day(t) + 1.5 * spell(t) + 0.2 * fast(t))
         noon, cloud = daily(12.0), wander(key("cloud"), 2400.0)
-        self.sun_w_m2: Signal = Shared(lambda t: 3.0 + 620.0 * max(0.0, noon(t)) ** 1.5 * (0.85 + 0.12 * cloud(t)))
+        self.sun_w_m2: Signal = Shared(
+            lambda t: 3.0 + 620.0 * columns.power(columns.most(0.0, noon(t)), 1.5) * (0.85 + 0.12 * cloud(t))
+        )
         damp, barometer = wander(key("humidity"), 3600.0), smooth(key("pressure"), 12 * 3600.0)
         self.humidity: Signal = lambda t: 70.0 - 10.0 * day(t) + 3.0 * damp(t)
         self.pressure_bar: Signal = lambda t: 1.0135 + 0.006 * barometer(t)
@@ -43,6 +49,8 @@ class Weather:
 
     def gust(self, t: float, window_s: float) -> float:
         """Return the highest 3 s mean of the window that ends at t."""
+        if type(t) is columns.COLUMN:
+            return self._gusts_at(t, int(window_s / STEP_S))
         last = int(t / STEP_S)
         first = last - int(window_s / STEP_S) + 1
         if len(self._maxima) > 4 * int(max(GUST_WINDOWS_S.values()) / STEP_S):
@@ -53,6 +61,13 @@ class Weather:
                 speed = self._maxima[n] = self.wind(n * STEP_S, 1)
             highest = max(highest, speed)
         return highest
+
+    def _gusts_at(self, t: Any, n_means: int) -> Any:
+        last: Any = columns.whole(t / STEP_S)
+        first = int(last.min()) - n_means + 1
+        speeds: Any = self.wind(np.arange(first, int(last.max()) + 1) * STEP_S, 1)  # type: ignore[arg-type]
+        highest = sliding_window_view(speeds, n_means).max(axis=1)
+        return np.maximum(highest[last - n_means + 1 - first], self.wind(t, 1))
 
     def direction(self, t: float) -> float:
         """Return where the wind comes from."""
