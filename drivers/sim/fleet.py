@@ -45,6 +45,7 @@ class Fleet:
     script    faults and anomalies, relative to the start
     tls       the server's certificate; without it a tls link is refused
     is_paced  a serial bus takes as long as its line would
+    operations  whether operators work in the plants, see World
     Raises SimError, with every error at once, for meters that cannot be served together, and FaultsError for a script
     that does not fit them.
     """
@@ -58,6 +59,7 @@ class Fleet:
         script: FaultScript | None = None,
         tls: ServerTls | None = None,
         is_paced: bool = False,
+        operations: bool = False,
         clock: SimClock | None = None,
     ) -> None:
         specs = list(meters)
@@ -66,7 +68,7 @@ class Fleet:
             raise FaultsError(wrong)
         self._clock = clock or SimClock()
         self._start_s, self._start_ns = self._clock.steady_s(), self._clock.wall_ns()
-        self._world = World(seed, self._start_ns / 1e9)
+        self._world = World(seed, self._start_ns / 1e9, operations)
         self._truth_path = truth
         self._truth = Truth(None)
         self._running: dict[int, Running] = {}

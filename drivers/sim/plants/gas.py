@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from drivers.sim import columns
+from drivers.sim.plants.operations import HOUR_S, Schedule, steps
 from drivers.sim.plants.place import Measured, Place, World, rules
 from drivers.sim.signals import DAY_S, Integral, Shared, Signal, constant, uniform, wander
 
@@ -24,8 +25,12 @@ class GasLine:
 
     def __init__(self, world: World, line: str) -> None:
         flow, pressure, warmth = (wander(world.key("gas", line, name), s) for name, s in _PERIODS_S.items())
-        self.flow: Signal = Shared(lambda t: LINE_M3H * (1.0 + 0.008 * flow(t)))
-        self.pressure: Signal = Shared(lambda t: 52.0 + 0.12 * pressure(t))
+        asked: Signal = constant(0.0)
+        if world.operations:  # what the shippers want, up to 5 % more or less; more flow, less pressure
+            nomination = Schedule(world, "gas nomination", line, 14 * HOUR_S, (600.0, 600.0))
+            asked = Shared(steps(nomination, lambda n: 0.1 * (nomination.draw(n, 0) - 0.5), 600.0))
+        self.flow: Signal = Shared(lambda t: LINE_M3H * (1.0 + 0.008 * flow(t) + asked(t)))
+        self.pressure: Signal = Shared(lambda t: 52.0 + 0.12 * pressure(t) - 8.0 * asked(t))
         self.temperature: Signal = Shared(lambda t: 14.0 + 0.8 * warmth(t))
         self.sound: Signal = lambda t: 401.0 + 0.55 * (self.temperature(t) - 14.0) - 0.1 * (self.pressure(t) - 52.0)
         self.total_m3 = Shared(Integral(lambda t: (self.flow(t) / 3600.0,), world.origin_s))

@@ -20,11 +20,13 @@ class World:
     """Everything that the meters of one simulation share: seed, origin of all totals, plants seen by many meters.
 
     operations  whether operators work: pumps change over, tanks are filled, ships come, people rest at night
+    schedules   what they do and when: each operations.Schedule of the plants that were asked for so far
     """
 
     seed: int
     origin_s: float
     operations: bool = False
+    schedules: list[Any] = field(default_factory=list)
     _plants: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def key(self, *words: object) -> int:

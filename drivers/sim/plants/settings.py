@@ -8,6 +8,8 @@ from typing import Final
 
 from drivers.points import Point
 from drivers.sim import columns
+from drivers.sim.plants.operations import Visits
+from drivers.sim.plants.pipeline import is_running
 from drivers.sim.plants.place import Measured, Place
 from drivers.sim.signals import constant, uniform
 
@@ -46,6 +48,8 @@ def setting(place: Place, point: Point) -> Measured | None:
     name = point.name.lower()
     if place.meter.profile == "honeywell_midas" and name == "status":
         return Measured("", lambda t: 1.0 * _HEARTBEAT_BIT * (columns.whole(t / 2.0) % 2), still=True)
+    if place.world.operations and point.kind == "state" and (found := _operated(place, name)):
+        return found
     value = next((each.values[0] for each in place.meter.expect if each.point == point.name), None)
     if value is None:
         value = _first(_SETTINGS, name)
@@ -54,6 +58,16 @@ def setting(place: Place, point: Point) -> Measured | None:
     if value is None and (point.kind == "state" or point.type.startswith(("bool", "bitfield"))):
         value = _first(_STATES, name) or 0.0
     return None if value is None else Measured("", constant(value), still=True)
+
+
+def _operated(place: Place, name: str) -> Measured | None:
+    """Return a state that people change; None for one that they leave alone."""
+    if name == "running":
+        return is_running(place)
+    if name == "door_open":
+        visits = place.world.plant(Visits, place.meter.site, place.meter.asset)
+        return Measured("", visits.door, still=True)
+    return None
 
 
 def _first(table: Mapping[str, float], name: str) -> float | None:

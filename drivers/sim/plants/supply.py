@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from drivers.sim import columns
+from drivers.sim.plants.operations import BatteryTest, Visits
 from drivers.sim.plants.place import Measured, Place, World, rules
 from drivers.sim.signals import Integral, Shared, cycles, smooth, uniform, wander
 
 CAPACITY_AH: Final = 200.0
 LOAD_A: Final = 18.0  # what the battery would have to carry alone
 FLOAT_V: Final = 53.6  # a 48 V battery on float charge
+DISCHARGE_V: Final = 2.0  # below float charge as soon as a battery carries its load
 CLIMATE_S: Final = 900.0
+
+
+def _where(place: Place) -> tuple[str, str]:
+    """Return site and asset: what stands together is tested and visited together."""
+    return place.meter.site, place.meter.asset
 
 
 class Battery:
@@ -22,11 +30,15 @@ class Battery:
     def __init__(self, world: World, place: Place) -> None:
         self._breath = smooth(place.key("charge"), 2400.0)
         self._drift = wander(place.key("float"), 900.0)
+        self._test = world.plant(BatteryTest, *_where(place)) if world.operations else None
         self.energy_wh = Shared(Integral(self._rates, world.origin_s))
 
     def soc(self, t: float) -> float:
         """Return the state of charge, %."""
-        return 97.0 + 1.2 * self._breath(t)
+        soc = 97.0 + 1.2 * self._breath(t)
+        if self._test:
+            soc = soc - self._test.taken_s(t) * LOAD_A / 3600.0 / CAPACITY_AH * 100.0
+        return soc
 
     def current(self, t: float) -> float:
         """Return the current, A, positive when charging."""
@@ -34,7 +46,10 @@ class Battery:
 
     def volts(self, t: float) -> float:
         """Return the terminal voltage."""
-        return FLOAT_V + 0.04 * self.current(t) + 0.05 * self._drift(t)
+        volts = FLOAT_V + 0.04 * self.current(t) + 0.05 * self._drift(t)
+        if self._test:
+            volts = volts - DISCHARGE_V * self._test.on_battery(t)
+        return volts
 
     def power(self, t: float) -> float:
         """Return the power, W, positive when charging."""
@@ -83,7 +98,26 @@ def _room(place: Place, match: re.Match[str]) -> Measured:
         part = since / CLIMATE_S
         return 22.4 + 1.2 * columns.pick(part < 0.6, part / 0.6, columns.most(0.0, (1.0 - part) / 0.4))
 
+    if place.world.operations:
+        visits = place.world.plant(Visits, *_where(place)).schedule
+        return Measured("temperature", lambda t: at(t) + 0.8 * visits.during(t, 180.0), 0.08)
     return Measured("temperature", at, 0.08)
+
+
+def _rectifier(
+    dimension: str, value: float, swing: float, sigma: float, tested: float
+) -> Callable[[Place, re.Match[str]], Measured]:
+    """Return the maker of a gauge of a rectifier: steady but for the test of its battery, when it shows `tested`."""
+    steady = level(dimension, value, swing, sigma)
+
+    def make(place: Place, match: re.Match[str]) -> Measured:
+        found = steady(place, match)
+        if not place.world.operations:
+            return found
+        test, signal = place.world.plant(BatteryTest, *_where(place)), found.signal
+        return replace(found, signal=lambda t: signal(t) + (tested - signal(t)) * test.on_battery(t))
+
+    return make
 
 
 def _extreme(place: Place, match: re.Match[str]) -> Measured:
@@ -114,8 +148,9 @@ RULES: Final = rules(
         r"(input|output|mains|line|ac).*volt": level("voltage", 230.0, 1.2, 0.6),
         r"freq": level("frequency", 50.0, 0.02, 0.004, 120.0),
         r"runtime": level("time", 47 * 60.0, 40.0, 30.0, 1800.0),
-        r"rectifier_current|load_current|dc_current": level("current", LOAD_A, 0.4, 0.1),
-        r"rectifier_volt|dc_volt|bus_volt": level("voltage", FLOAT_V + 0.2, 0.04, 0.02),
+        r"rectifier_current": _rectifier("current", LOAD_A, 0.4, 0.1, 0.4),
+        r"load_current|dc_current": level("current", LOAD_A, 0.4, 0.1),
+        r"rectifier_volt|dc_volt|bus_volt": _rectifier("voltage", FLOAT_V + 0.2, 0.04, 0.02, 50.8),
         r"(^|_)load(_|$)": level("share", 34.0, 0.8, 0.5),
         r"room|cabinet|hut|climate|indoor": _room,
         r"humidity": level("share", 42.0, 2.0, 0.3, 3600.0),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from drivers.sim import columns
+from drivers.sim.plants.operations import Timetable, traffic
 from drivers.sim.plants.place import Measured, Place, rules
 from drivers.sim.plants.weather import Weather, air_temperature, rail_temperature
 from drivers.sim.signals import Signal, cycles, ramp, uniform, wander
@@ -18,12 +19,22 @@ def _train(place: Place) -> Callable[[float], tuple[int, float]]:
     return cycles(place.world.key("trains", place.meter.line), TRAIN_S)
 
 
+def _timetable(place: Place) -> Timetable | None:
+    return place.world.plant(Timetable, place.meter.line, TRAIN_S) if place.world.operations else None
+
+
 def hot_box(place: Place, match: re.Match[str]) -> Measured:
     """Bearing temperature of the last train: above ambient, both sides of an axle nearly alike."""
     weather, train, key = place.world.plant(Weather, place.meter.site), _train(place), place.key("box")
     side = 1 if re.search(r"right|(^|_)r(_|$)", match.string) else 0
 
+    timetable = _timetable(place)
+
     def at(t: float) -> float:
+        if timetable:
+            n, last, since, _ = timetable.at(t)
+            now, before = _box(key, n, side), _box(key, last, side)
+            return weather.air_c(t) + before + (now - before) * ramp(since, 8.0)
         n, since = train(t)
         now, before = _box(key, n, side), _box(key, n - 1, side)
         return weather.air_c(t) + before + (now - before) * ramp(since, 8.0)
@@ -38,14 +49,18 @@ def _box(key: int, n: int, side: int) -> float:
 def trains(place: Place, match: re.Match[str]) -> Measured:
     """Trains, or axles, counted."""
     train, axles = _train(place), 120.0 if "axle" in match.string else 1.0
-    first = train(place.world.origin_s)[0]
+    first, timetable = train(place.world.origin_s)[0], _timetable(place)
     base = float(int(2000 * uniform(place.key(match.string), 0)))
+    if timetable:
+        return Measured("", lambda t: base + axles * timetable.at(t)[3], whole=True)
     return Measured("", lambda t: base + axles * (train(t)[0] - first), whole=True)
 
 
 def train_speed(place: Place, match: re.Match[str]) -> Measured:
     """Speed of the last train, m/s."""
-    train, key = _train(place), place.key("speed")
+    train, key, timetable = _train(place), place.key("speed"), _timetable(place)
+    if timetable:
+        return Measured("speed", lambda t: 17.0 + 6.0 * uniform(key, timetable.at(t)[0]), 0.1)
     return Measured("speed", lambda t: 17.0 + 6.0 * uniform(key, train(t)[0]), 0.1)
 
 
@@ -80,6 +95,8 @@ def _weight(place: Place, name: str) -> Signal:
     def at(t: float) -> float:
         n, since = cycle(t)
         kg = 18_000.0 + 24_000.0 * uniform(key + 1, n)
+        if place.world.operations:  # hardly a truck at night
+            kg = kg * (uniform(key + 2, n) < traffic(t - since))
         return 6.0 + kg * (ramp(since, 8.0) - ramp(since - 150.0, 8.0))
 
     return at

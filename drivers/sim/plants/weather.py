@@ -10,11 +10,28 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from drivers.sim import columns
+from drivers.sim.plants.operations import HOUR_S, Schedule
 from drivers.sim.plants.place import Measured, Place, World, rules
 from drivers.sim.signals import Shared, Signal, daily, smooth, wander
 
 STEP_S: Final = 3.0  # a gust is the highest 3 s mean
 GUST_WINDOWS_S: Final = {"10min": 600.0, "5min": 300.0, "2min": 120.0, "1min": 60.0}
+
+
+class Front:
+    """Weather fronts: colder, windier, damper and darker for most of a day."""
+
+    def __init__(self, world: World, site: str) -> None:
+        self._schedule = Schedule(world, "weather front", site, 60 * HOUR_S, (14 * HOUR_S, 28 * HOUR_S))
+        self.passing: Signal = Shared(lambda t: self._schedule.during(t, 4 * HOUR_S))
+
+    def cooled(self, air_c: Signal) -> Signal:
+        """Return the temperature with the fronts, degC."""
+        return lambda t: air_c(t) - 6.5 * self.passing(t)
+
+    def shaded(self, sun_w_m2: Signal) -> Signal:
+        """Return the radiation with the fronts, W/m2."""
+        return lambda t: sun_w_m2(t) * (1.0 - 0.6 * self.passing(t))
 
 
 class Weather:
@@ -25,14 +42,17 @@ class Weather:
             return world.key("weather", site, name)
 
         day, spell, fast = daily(15.0), smooth(key("spell"), 6 * 3600.0), wander(key("air"), 1200.0)
-        self.air_c: Signal = Shared(lambda t: 11.0 + 3.5 * day(t) + 1.5 * spell(t) + 0.2 * fast(t))
+        air: Signal = lambda t: 11.0 + 3.5 * day(t) + 1.5 * spell(t) + 0.2 * fast(t)  # noqa: E731
+        self._front = Front(world, site) if world.operations else None
+        self.air_c: Signal = Shared(self._front.cooled(air) if self._front else air)
         noon, cloud = daily(12.0), wander(key("cloud"), 2400.0)
-        self.sun_w_m2: Signal = Shared(
-            lambda t: 3.0 + 620.0 * columns.power(columns.most(0.0, noon(t)), 1.5) * (0.85 + 0.12 * cloud(t))
+        sun: Signal = lambda t: (  # noqa: E731
+            3.0 + 620.0 * columns.power(columns.most(0.0, noon(t)), 1.5) * (0.85 + 0.12 * cloud(t))
         )
+        self.sun_w_m2: Signal = Shared(self._front.shaded(sun) if self._front else sun)
         damp, barometer = wander(key("humidity"), 3600.0), smooth(key("pressure"), 12 * 3600.0)
-        self.humidity: Signal = lambda t: 70.0 - 10.0 * day(t) + 3.0 * damp(t)
-        self.pressure_bar: Signal = lambda t: 1.0135 + 0.006 * barometer(t)
+        self.humidity: Signal = lambda t: 70.0 - 10.0 * day(t) + 3.0 * damp(t) + 14.0 * self._passing(t)
+        self.pressure_bar: Signal = lambda t: 1.0135 + 0.006 * barometer(t) - 0.011 * self._passing(t)
         self._mean, self._veer = smooth(key("wind"), 3 * 3600.0), smooth(key("veer"), 4 * 3600.0)
         self._gusts = [smooth(key(f"gust{period}"), period) for period in (4.0, 15.0, 70.0, 300.0)]
         self._swing = wander(key("swing"), 60.0)
@@ -40,7 +60,10 @@ class Weather:
 
     def wind_mean(self, t: float) -> float:
         """Return the 10 min mean."""
-        return 5.6 + 1.6 * self._mean(t)
+        return (5.6 + 1.6 * self._mean(t)) * (1.0 + 0.25 * self._passing(t))
+
+    def _passing(self, t: float) -> float:
+        return self._front.passing(t) if self._front else 0.0
 
     def wind(self, t: float, slowest: int = 0) -> float:
         """Return the wind without its `slowest` fastest movements: 0 instantaneous, 1 3 s mean, 3 about 1 to 5 min."""
