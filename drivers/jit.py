@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final, cast
 
 COMPILER: Final = "libllvmlite"
@@ -27,6 +28,7 @@ def cache_dir() -> Path:
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))  # numba reads this once, when it is imported
 
 _OF_MODULE: dict[str, list[Kernel]] = {}
+_OF_RUN: dict[int, Kernel] = {}  # by the identity of what runs, which stands for it in its own module once it is loaded
 
 
 class Kernel:
@@ -36,16 +38,36 @@ class Kernel:
     of its signature.
     """
 
-    def __init__(self, py_func: Callable[..., Any], signature: str, nogil: bool) -> None:
+    def __init__(self, py_func: Callable[..., Any], signature: str, nogil: bool, noalias: bool) -> None:
         self.py_func = py_func
         functools.update_wrapper(self, py_func)
         self._signature = signature
         self._nogil = nogil
+        self._noalias = noalias
+        self._fingerprint = ""
         self._run: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
         """Run it."""
         return (self._run or self.load())(*arguments)
+
+    def fingerprint(self) -> str:
+        """Return a digest of all that is compiled: its code, the constants and kernels that it takes from its world.
+
+        numba looks at the time and size of one file only: not at what a kernel calls or takes from others.
+        """
+        if not self._fingerprint:
+            plain = cast("FunctionType", self.py_func)
+            parts = [self._signature, str(self._noalias), _bytecode(plain.__code__)]
+            for name in plain.__code__.co_names:
+                value = plain.__globals__.get(name)
+                value = _OF_RUN.get(id(value), value)
+                if isinstance(value, Kernel):
+                    parts.append(value.fingerprint())
+                elif not callable(value) and not isinstance(value, ModuleType):
+                    parts.append(f"{name}={value!r}")
+            self._fingerprint = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+        return self._fingerprint
 
     def load(self) -> Callable[..., Any]:
         """Return the compiled function, loaded or compiled now if it was not yet; kernels that it calls go first."""
@@ -57,14 +79,79 @@ class Kernel:
             called = {name: found.load() for name, found in names.items() if isinstance(found, Kernel)}
             if called:
                 plain = _with_globals(plain, called)
-            self._run = cast(
-                "Callable[..., Any]",
-                numba.njit(self._signature, cache=True, error_model="numpy", fastmath=False, nogil=self._nogil)(plain),
-            )
+            kept = _Kept(plain, self.fingerprint())
+            how: Any = {"cache": kept.is_sound(), "error_model": "numpy", "fastmath": False, "nogil": self._nogil}
+            if self._noalias:
+                _let_noalias_be_said()
+                how["noalias"] = True
+            self._run = cast("Callable[..., Any]", numba.njit(self._signature, **how)(plain))
+            _OF_RUN[id(self._run)] = self
+            if how["cache"]:
+                kept.seal()
             world = cast("FunctionType", self.py_func).__globals__
             if world.get(self.py_func.__name__) is self:
                 world[self.py_func.__name__] = self._run  # its own module calls it without the way through here
         return self._run
+
+
+class _Kept:
+    """The files in which numba keeps one function, and a seal beside them: what was compiled, names and digests.
+
+    numba believes its files. A power cut leaves empty ones, a worn card others, an update stale ones, and what they
+    hold is run: an exception at best, else a dead process or wrong numbers. What is not as it was written, or for what
+    is now to be compiled, is compiled anew.
+    """
+
+    def __init__(self, plain: FunctionType, fingerprint: str) -> None:
+        from numba.core.caching import FunctionCache
+
+        try:
+            cache: Any = FunctionCache(plain)  # type: ignore[no-untyped-call]
+        except RuntimeError:  # no folder at all that could be written
+            self._folder = None
+            return
+        self._folder, self._stem = Path(cache.cache_path), str(cache._impl.filename_base)
+        self._seal = self._folder / f"{self._stem}.seal"
+        self._fingerprint = fingerprint
+        self._written = ""
+
+    def is_sound(self) -> bool:
+        """Return whether numba may use its files, having removed what is not sound."""
+        if self._folder is None:
+            return False
+        try:
+            self._written = self._seal.read_text()
+        except (OSError, UnicodeDecodeError):
+            self._written = ""
+        if self._written == self._digests():
+            return True
+        try:
+            for path in self._files():
+                path.unlink()
+        except OSError:
+            return False
+        return True
+
+    def seal(self) -> None:
+        """Note how the files are now that they have been written."""
+        found = self._digests()
+        if found != self._written:
+            with contextlib.suppress(OSError):  # without a seal they are compiled again, that is all
+                fresh = self._seal.with_name(f"{self._seal.name}.{os.getpid()}")
+                fresh.write_text(found)
+                fresh.replace(self._seal)
+
+    def _files(self) -> list[Path]:
+        assert self._folder is not None
+        names = (f"{self._stem}.nbi", f"{self._stem}.*.nbc")
+        return sorted(path for name in names for path in self._folder.glob(name))
+
+    def _digests(self) -> str:
+        lines = [f"{self._fingerprint}\n"]
+        for path in self._files():
+            with contextlib.suppress(OSError):
+                lines.append(f"{path.name} {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}\n")
+        return "".join(lines)
 
 
 def _with_globals(plain: FunctionType, more: dict[str, Any]) -> FunctionType:
@@ -76,15 +163,33 @@ def _with_globals(plain: FunctionType, more: dict[str, Any]) -> FunctionType:
     return out
 
 
-def kernel(signature: str, *, nogil: bool = False) -> Callable[[Callable[..., Any]], Kernel]:
+def _constants(code: CodeType) -> list[str]:
+    return [_bytecode(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+
+
+def _bytecode(code: CodeType) -> str:
+    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {_constants(code)}"
+
+
+def _let_noalias_be_said() -> None:
+    """Make `noalias` an option of njit: numba has the flag, and sets it only for its own ufuncs."""
+    from numba.core import cpu, options
+
+    cpu.CPUTargetOptions.noalias = options.TargetOptions.Mapping("noalias")  # type: ignore[no-untyped-call]
+
+
+def kernel(signature: str, *, nogil: bool = False, noalias: bool = False) -> Callable[[Callable[..., Any]], Kernel]:
     """Make a function a kernel: compiled ahead of its first call, for exactly these types, and kept on disk.
+
+    noalias  no two of its arrays share memory: C's `restrict`. Over more than some ten arrays the compiler does not
+             vectorise without, since it would have to compare each with each before every loop
 
     The explicit signature makes a wrong dtype or a strided slice a TypeError instead of a recompile in the middle of a
     poll. No fastmath: it makes `isnan` false. error_model numpy: a division by zero gives inf, as in an array.
     """
 
     def make(py_func: Callable[..., Any]) -> Kernel:
-        made = Kernel(py_func, signature, nogil)
+        made = Kernel(py_func, signature, nogil, noalias)
         _OF_MODULE.setdefault(py_func.__module__, []).append(made)
         return made
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 from pathlib import Path
 import numpy as np
@@ -43,3 +45,96 @@ def test_the_compilers_pages_are_handed_back_and_it_still_compiles(tmp_path):
     freed, less_kib = map(int, done.stdout.split())
     assert freed > 10_000_000
     assert less_kib > 10_000
+
+
+KEPT = """
+import sys
+
+import pytest
+sys.path.insert(0, {folder!r})
+from drivers import jit
+from kernels import twice
+compiled = []
+with jit.on_compile(lambda: compiled.append(1)):
+    result = twice(3.0)
+print(result, len(compiled))
+"""
+KERNELS = """
+from drivers.jit import kernel
+from other import FACTOR, add
+@kernel("f8(f8)")
+def twice(x):
+    return FACTOR * add(x, 0.0)
+"""
+OTHER = """
+from drivers.jit import kernel
+FACTOR = 2.0
+@kernel("f8(f8, f8)")
+def add(x, y):
+    return x + y
+"""
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Return a function that runs the kernel in a process of its own: what it gave, and whether it was compiled."""
+    (tmp_path / "kernels.py").write_text(KERNELS)
+    (tmp_path / "other.py").write_text(OTHER)
+
+    def run():
+        done = subprocess.run(
+            [sys.executable, "-c", KEPT.format(folder=str(tmp_path))],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONPATH": ":".join(sys.path), "XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        )
+        result, compiled = done.stdout.split()
+        return float(result), bool(int(compiled))
+
+    run.folder = tmp_path
+    assert run() == (6.0, True)
+    assert run() == (6.0, False)
+    return run
+
+
+def wreck(path, how):
+    data = path.read_bytes()
+    if how == "empty":  # what a power cut leaves of a file that was renamed and not synced
+        path.write_bytes(b"")
+    elif how == "torn":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "flipped":
+        path.write_bytes(bytes(b ^ (0x10 if i > 400 and i % 97 == 0 else 0) for i, b in enumerate(data)))
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["empty", "torn", "flipped", "gone"])
+@pytest.mark.parametrize("suffix", ["nbi", "nbc", "seal"])
+def test_a_broken_cache_is_rebuilt_and_never_believed(kept, how, suffix):
+    for path in (kept.folder / "corridor").rglob(f"kernels.*.{suffix}"):
+        wreck(path, how)
+    assert kept()[0] == 6.0
+    assert kept() == (6.0, False)
+
+
+def test_what_a_kernel_takes_from_other_files_is_part_of_what_was_compiled(kept):
+    """numba looks at the file of a kernel only, and would go on with the old constant or the old function."""
+    (kept.folder / "other.py").write_text(OTHER.replace("FACTOR = 2.0", "FACTOR = 5.0"))
+    assert kept() == (15.0, True)
+    (kept.folder / "other.py").write_text(OTHER.replace("x + y", "x - y + 1.0"))
+    assert kept() == (8.0, True)
+    assert kept() == (8.0, False)
+
+
+def test_a_cache_that_nobody_may_write_is_no_reason_not_to_run(kept):
+    seals = list((kept.folder / "corridor").rglob("*.seal"))
+    for seal in seals:
+        seal.write_text("of another time\n")
+        seal.parent.chmod(0o500)
+    try:
+        assert kept()[0] == 6.0
+    finally:
+        for seal in seals:
+            seal.parent.chmod(0o700)
