@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from drivers.blocks import MAX_BITS, MAX_REGISTERS
 from drivers.link import LinkSpec
 from drivers.points import READ_CODES, Hole
 from gateway.model.corridor import Device, GatewaySpec
+from gateway.model.durable import replace_file
 from gateway.wire.strict_json import dumps, loads, number, text, whole
 
 log = logging.getLogger(__name__)
@@ -93,17 +93,7 @@ class Memory:
         revision, content = self._latest
         if revision == self._written or self._path is None:
             return
-        fresh = self._path.with_name(f"{FILE}.new")
-        with fresh.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self._path, content)
         self._written = revision
 
     def _encode(self) -> bytes:

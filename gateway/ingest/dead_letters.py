@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.model.durable import sync_folder
 from gateway.wire.strict_json import dumps
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class DeadLetters:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         self.parked_total += len(letters)
 
     def _rotate(self) -> None:
@@ -80,11 +81,3 @@ def _ends_with_line_feed(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,6 +29,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from gateway.model.durable import replace_file, sync_folder
 from gateway.model.frame import Frame
 from gateway.model.ranges import RangeSet, from_text, to_text
 from gateway.spool.record import (
@@ -206,7 +207,7 @@ class DiskSpool:
                 at = (segment.number, i)
                 if self._oldest is None or self._oldest[0] != at:
                     try:
-                        frames, _ = _frames_of(segment, i)
+                        frames, _ = frames_of(segment, i)
                     except UNREADABLE:  # damaged, which the sender will tell, or dropped by the commit just now
                         continue
                     self._oldest = (at, frames[0].time_ns)
@@ -255,7 +256,7 @@ class DiskSpool:
         """Return the frames of a batch; a damaged one has none, is counted, and no longer counts as held."""
         _, boot, first, n, _ = segment.batch(i)
         try:
-            return _frames_of(segment, i)
+            return frames_of(segment, i)
         except UNREADABLE as error:
             log.error("spool: frames %d:%d-%d cannot be read: %s", boot, first, first + n - 1, error)
             segment.damaged += 1
@@ -344,7 +345,7 @@ class DiskSpool:
             _write_at(path, segment_header(number))
         else:
             _make_zeroed(path, segment_header(number), self._segment_bytes)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         segment = Segment(path, number, self._segment_bytes)
         self._segments.append(segment)
         return segment
@@ -423,7 +424,7 @@ class DiskSpool:
             "dropped_values": self._dropped_values,
             "dropped_through": self._dropped_through,
         }
-        _replace(self._folder / "meta", _sealed(json.dumps(meta).encode()))
+        replace_file(self._folder / "meta", _sealed(json.dumps(meta).encode()))
 
     def _write_cursor(self) -> None:
         """Write the acknowledged ranges into the slot whose turn it is; not synced."""
@@ -460,7 +461,7 @@ BATCH_ROOM: Final = 64  # header and padding of one batch
 UNREADABLE: Final = (OSError, ValueError, KeyError, CorruptBatch)
 
 
-def _frames_of(segment: Segment, i: int) -> tuple[list[SpooledFrame], str]:
+def frames_of(segment: Segment, i: int) -> tuple[list[SpooledFrame], str]:
     """Return the frames of batch i and their catalog; raises one of UNREADABLE."""
     head, body = segment.read(i)
     catalog = catalog_of(body)
@@ -498,24 +499,6 @@ def _make_zeroed(path: Path, header: bytes, size: int) -> None:
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-
-
-def _replace(path: Path, data: bytes) -> None:
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _sealed(body: bytes) -> bytes:
@@ -565,7 +548,7 @@ def verify(folder: Path) -> dict[str, Any]:
         damaged += segment.damaged
         for i, (_, boot, first, n, n_values) in enumerate(segment.batches()):
             try:
-                _frames_of(segment, i)
+                frames_of(segment, i)
             except UNREADABLE:
                 damaged += 1
                 continue

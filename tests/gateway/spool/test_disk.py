@@ -270,7 +270,7 @@ async def test_a_boot_number_never_comes_twice_although_the_disk_cannot_remember
         raise OSError(errno.ENOSPC, "no space")
 
     with monkeypatch.context() as full:
-        full.setattr(disk, "_replace", refuse)
+        full.setattr(disk, "replace_file", refuse)
         again = [opened(tmp_path) for _ in range(3)]
     boots = {spool.boot for spool in again}
     assert {spool.statistics().state for spool in again} == {"full"}
