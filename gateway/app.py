@@ -9,7 +9,7 @@ import logging
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from drivers import jit
 from drivers.points import decimals_of
@@ -22,11 +22,12 @@ from gateway.capture.recorder import Recorder
 from gateway.deliver.publish import Publisher
 from gateway.model.clock import NS, Clock, SystemClock, clock_state
 from gateway.model.corridor import LIMITS, Device, GatewaySpec
+from gateway.model.durable import replace_file
 from gateway.pipeline import Pipeline
 from gateway.spool.disk import STATES, DiskSpool, InUse, hold
 from gateway.spool.memory import MemorySpool
 from gateway.spool.spool import Spool, improvised_boot
-from gateway.warm import Say, compile_missing, needed
+from gateway.warm import Say, compile_missing, detectors, of_line
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify
 from gateway.wire.client import Client, MqttError, Rejected, Will, keep_connected
 from gateway.wire.events import encode_alarms, encode_status
@@ -34,10 +35,15 @@ from gateway.wire.frame_lines import scan_texts
 from gateway.wire.strict_json import dumps
 from gateway.wire.topics import GatewayAddress, parse
 
+if TYPE_CHECKING:
+    from gateway.detect.keep import Learnt, Packed
+
 log = logging.getLogger(__name__)
 
 MEMORY_SPOOL_BYTES: Final = 32_000_000  # when no disk will have us: some 45 min at 1,000 values/s
 TURNAROUNDS_NS: Final = 60 * NS  # how often what the links have learnt is looked at
+LEARNT: Final = "detectors"
+LEARNT_NS: Final = 3_600 * NS  # between two writes of it: 1,000 tags are half a megabyte, so ten a day on the card
 DRAIN_S: Final = 0.8  # for the last frames on their way out, likewise
 DRAIN_LOOK_S: Final = 0.02
 CONNECT_S: Final = 0.1  # for the broker, before what was read early goes to the spool alone
@@ -51,7 +57,7 @@ class Gateway:
     """One gateway: everything behind the pollers that a gateway.toml asks for."""
 
     def __init__(
-        self, plan: Plan, state: Path, acquisition: Acquisition, spool: Spool, clock: Clock, catalog: Catalog
+        self, plan: Plan, state: Path, acquisition: Acquisition, spool: Spool, clock: Clock, catalog: Catalog, say: Say
     ) -> None:
         spec, table = plan.spec, plan.table
         self.plan = plan
@@ -59,6 +65,9 @@ class Gateway:
         self.address = GatewayAddress(spec.corridor, spec.site, spec.id)
         self.spool = spool
         self._catalog = catalog
+        self._state = state
+        self._say = say
+        self._learnt: Learnt | None = None
         self.journal = Journal(state)
         self.engine = AlarmEngine(table)
         self.publisher = Publisher(self.address, [d.name for d in spec.devices], spool, catalog.catalog)
@@ -87,8 +96,10 @@ class Gateway:
             async with asyncio.TaskGroup() as tasks:
                 deliver = tasks.create_task(self._deliver(), name="deliver")
                 await self._feed()
+                detecting = tasks.create_task(self._detect(), name="detect")
                 serving = [
                     deliver,
+                    detecting,
                     tasks.create_task(self._commit(), name="commit"),
                     tasks.create_task(self.recorder.run(), name="capture"),
                 ]
@@ -102,6 +113,7 @@ class Gateway:
             await self.spool.close()
             self._note_alarms()
             self._commit_small_files()
+            self._keep_learnt()
 
     async def _feed(self) -> None:
         """Take over what was read so far; a broker that is there at once gets it at once."""
@@ -110,6 +122,34 @@ class Gateway:
                 await self.publisher.connected.wait()
         if dropped := self._acquisition.feed(self.pipeline):
             log.error("%d polls were lost while kernels were compiled", dropped)
+
+    async def _detect(self) -> None:
+        """Load the detectors beside the line, which does not wait for them, and keep what they learn."""
+        await asyncio.to_thread(compile_missing, self._say, detectors(self.plan.table))
+        from gateway.detect.keep import Learnt
+
+        self._learnt = Learnt(self.plan.table, await asyncio.to_thread(_read_learnt, self._state / LEARNT))
+        if self._learnt.wrong:
+            log.error("%s: what the detectors had learnt %s; they begin anew", LEARNT, self._learnt.wrong)
+        self.pipeline.judge_from_now(self._learnt.bank)
+        if self.pipeline.unjudged.dropped:
+            log.error("%d frames were not judged: the detectors were not loaded", self.pipeline.unjudged.dropped)
+        log.debug("%d bytes of the compiler handed back", jit.release())
+        while True:
+            await self.clock.sleep_until(self.clock.monotonic_ns() + LEARNT_NS)
+            packed = self._learnt.packed()
+            await asyncio.to_thread(self._write_learnt, packed)
+
+    def _keep_learnt(self) -> None:
+        """Write what the detectors have learnt, at the end."""
+        if self._learnt:
+            self._write_learnt(self._learnt.packed())
+
+    def _write_learnt(self, packed: Packed) -> None:
+        try:
+            replace_file(self._state / LEARNT, packed.encode())
+        except OSError as error:
+            log.error("what the detectors have learnt cannot be kept: %s", error)
 
     async def _drain(self) -> None:
         """Commit the last frames and give a broker that is there the time to take them; the spool keeps the rest."""
@@ -242,7 +282,8 @@ class Gateway:
         quiet_s = 0.0
         while True:
             kept = self.spool.statistics()
-            now = (kept.state, kept.dropped, [link.state for link in self._acquisition.links.values()])
+            links = [link.state for link in self._acquisition.links.values()]
+            now = (kept.state, kept.dropped, links, self.pipeline.is_judging)
             if now != told or quiet_s >= health.PERIOD_S:
                 told, quiet_s = now, 0.0
                 await self._publish(client, self.address.leaf("health"), dumps(self.health()), qos=0)
@@ -279,6 +320,7 @@ class Gateway:
             self.recorder.counters,
             used=self._utilisation.of(self._acquisition.links, self.clock.monotonic_ns() / NS),
             unexpected=self.pipeline.unexpected,
+            unjudged=None if self.pipeline.is_judging else len(self.pipeline.unjudged),
             events_dropped=self.journal.dropped,
             now_ns=self.clock.wall_ns(self.clock.monotonic_ns()),
         )
@@ -306,6 +348,13 @@ class Gateway:
             return
         async with server:
             await server.serve_forever()
+
+
+def _read_learnt(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None  # the first start, or a disk that the spool has told of
 
 
 def catalog_of(plan: Plan) -> Catalog:
@@ -408,12 +457,11 @@ async def _serve(
     if preparing.cancelled():
         return  # told to end while a compiler was at work, which nothing can interrupt
     spool = preparing.result()
-    gateway = Gateway(plan, state, acquisition, spool, clock, catalog)
+    gateway = Gateway(plan, state, acquisition, spool, clock, catalog, say)
     log.info(
         "gateway %s: boot %d, %d devices, %d tags, %d links",
         plan.spec.id, spool.boot, len(plan.spec.devices), plan.table.n, len(plan.spec.links),
     )  # fmt: skip
-    log.debug("%d bytes of the compiler handed back", jit.release())
     gc.freeze()  # without a look at it: of 130,000 objects made on the way up one in a hundred is garbage
     gc.set_threshold(GC_OBJECTS)
     gc.enable()
@@ -421,5 +469,5 @@ async def _serve(
 
 
 def _prepare(plan: Plan, state: Path, catalog: str, say: Say) -> Spool:
-    compile_missing(say, needed(plan.table))
+    compile_missing(say, of_line(plan.table))
     return _open_spool(plan, state, catalog)

@@ -40,6 +40,7 @@ def report(
     *,
     used: Mapping[str, float],
     unexpected: Mapping[str, str],
+    unjudged: int | None,
     events_dropped: int,
     now_ns: int,
 ) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def report(
 
     used        link -> measured share of time in which it was taken
     unexpected  device -> what it said instead of its model
+    unjudged    frames that wait until the detectors are loaded, None once they are
     """
     kept = spool.statistics()
     total = PollCounters()
@@ -84,6 +86,7 @@ def report(
             "refused": delivery.refused,
             "events_dropped": events_dropped,
         },
+        "detectors": {"state": "ready" if unjudged is None else "loading", "waiting": unjudged or 0},
         "captures": {"written": captures.written, "failed": captures.failed},
         "clock": {"state": clock_state(), "offset_s": 0.0},
         "memory_bytes": memory_bytes(),
@@ -201,6 +204,7 @@ def prometheus(gateway: str, health: Mapping[str, Any]) -> str:
         put("corridor_link_load", "gauge", link["load"], f',link="{name}"')
         for code, n in link["exceptions"].items():
             put("corridor_link_exceptions_total", "counter", n, f',link="{name}",code="{code}"')
+    put("corridor_detectors_ready", "gauge", int(health["detectors"]["state"] == "ready"))
     put("corridor_clock_synced", "gauge", int(health["clock"]["state"] == "synced"))
     put("corridor_clock_offset_seconds", "gauge", health["clock"]["offset_s"])
     put("corridor_memory_bytes", "gauge", health["memory_bytes"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from gateway.alarm.engine import AlarmEngine, Transition
 from gateway.alarm.journal import Journal
 from gateway.alarm.state import Step
 from gateway.detect import flags as bits
-from gateway.detect.bank import Bank
+from gateway.detect.detector import Turn
 from gateway.estimate import Estimates
 from gateway.model.clock import Clock
 from gateway.model.frame import Frame, Read, Scan, TagTable
@@ -25,12 +27,57 @@ from gateway.totals import REASONS, Totals
 from gateway.wire.events import AlarmRecord, Event, EventKind
 from gateway.wire.frame_lines import LineWriter, scan_texts
 
+if TYPE_CHECKING:
+    from gateway.detect.bank import Bank
+
 MS_NS: Final = 1_000_000
 REMOVED: Final = "removed"  # the step of an alarm whose limit, tag or device has left the configuration
 MISSES: Final = 2  # polls in a row without an answer before a device counts as away: one is noise on a thin link
-TURN_GAP_S: Final = 0.001  # between turns: seven kernels cost 15 us a call, so frames that come faster share them
+TURN_GAP_S: Final = 0.001  # between turns: the kernels cost 20 us a call, so frames that come faster share them
 NO_ROWS: Final = np.zeros(0, np.int32)
+CLOCK_STEP_NS: Final = 1_000_000_000  # more at once is a step of the wall clock, not its discipline
+MAX_UNJUDGED: Final = 2_000_000  # values: 24 MB, half an hour at 1,000 tags a second; no compiler takes so long
 MAX_TURN: Final = 512  # frames that go through the kernels in one call; more than a turn of the loop ever brings
+
+
+@dataclass(frozen=True, slots=True)
+class _Unjudged:
+    """A frame that no detector has seen yet."""
+
+    scan: Scan
+    seq: int
+    time_ns: int
+    steady_ns: int
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint32]
+
+
+class Unjudged:
+    """Frames that wait for the detectors to be loaded; the oldest go first, counted.
+
+    dropped  frames that no detector will see
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._frames: deque[_Unjudged] = deque()
+        self._values = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, frame: _Unjudged) -> None:
+        """Keep a frame."""
+        self._frames.append(frame)
+        self._values += frame.value.size
+        while self._values > MAX_UNJUDGED:
+            self._values -= self._frames.popleft().value.size
+            self.dropped += 1
+
+    def take(self) -> Iterable[_Unjudged]:
+        """Return what waits, oldest first, and keep it no longer."""
+        found, self._frames, self._values = self._frames, deque(), 0
+        return found
 
 
 class Live(Protocol):
@@ -65,7 +112,6 @@ class Pipeline:
         self._journal = journal
         self._live = live
         self._clock = clock
-        self._bank = Bank(table)
         self._writers = [LineWriter(text) for text in scan_texts(table)]
         self._image = np.zeros(table.image_bytes, np.uint8)
         self._image_view = memoryview(self._image)  # type: ignore[arg-type]
@@ -77,9 +123,21 @@ class Pipeline:
         self._quality = np.full(table.n, BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
         self._quality_before = self._quality.copy()
         self._time_ns = np.zeros(len(table.scans), np.int64)  # what the frame is stamped with
-        self._steady_ns = np.zeros(len(table.scans), np.int64)  # the same on the clock that never steps, for detectors
+        self._steady_ns = np.zeros(len(table.scans), np.int64)  # the same without the steps of the clock, for detectors
+        self._score = np.zeros(table.n)  # of the last frame of each tag, and its flags
+        self._flags = np.zeros(table.n, np.uint16)
+        self._flags_before = np.zeros(table.n, np.uint16)
+        self._bank: Bank | None = None
+        self.unjudged = Unjudged()
+        self._standing: list[tuple[int, int]] = []  # limits that the last run left beyond: (row, bit)
+        self._seen = Turn(
+            NO_ROWS, self._steady_ns[None], self._time_ns[None], self._value[None], self._quality[None],
+            self._score[None], self._flags[None],
+        )  # fmt: skip
         self._misses = [0] * len(table.scans)
         self._now_ns = np.zeros(len(table.scans), np.int64)  # of the poll at hand
+        self._offset_ns = clock.wall_ns(0)  # of the wall clock, at the last frame
+        self._stepped_ns = 0  # by how much it has stepped since the start, in all
         self._totals = Totals(table)
         self._estimates = Estimates(table)
         self._scratch = decode.Scratch()
@@ -95,13 +153,36 @@ class Pipeline:
         """
         beyond, forgotten = self._engine.restore(standing)
         for row, bit in beyond:
-            self._bank.flags[row] |= bit
-            self._bank.flags_before[row] |= bit
+            self._standing.append((row, bit))
+            if self._bank:
+                self._bank.stand(row, bit)
+            self._flags_before[row] |= bit
         now_ns = self._clock.wall_ns(self._clock.monotonic_ns())
         for old in forgotten:
             text = f"{old.tag or old.device} {old.text}: not configured any more"
             reason = f"{old.alarm}:{REMOVED}"
             self._journal.add(Event(now_ns, self.spool.boot, 0, "alarm", old.device, old.tag, 0, None, reason, text))
+
+    @property
+    def is_judging(self) -> bool:
+        """Whether the detectors are loaded."""
+        return self._bank is not None
+
+    def judge_from_now(self, bank: Bank) -> None:
+        """Let detectors judge every frame from now on, and first those that came while they were loaded."""
+        for row, bit in self._standing:
+            bank.stand(row, bit)
+        self._turn()
+        self._bank = bank
+        for frame in self.unjudged.take():
+            rows = slice(frame.scan.start, frame.scan.stop)
+            self._value[rows], self._quality[rows], self._quality_before[rows] = (
+                frame.value,
+                frame.quality,
+                frame.quality,
+            )
+            self._time_ns[frame.scan.number], self._steady_ns[frame.scan.number] = frame.time_ns, frame.steady_ns
+            self._judge(bank, self._alone[frame.scan.number], {frame.scan.number: frame.seq})
 
     def acknowledge(self, key: str, by: str) -> str | None:
         """Acknowledge a standing alarm by its key device/tag/alarm; returns why not, or None when it is done."""
@@ -154,7 +235,7 @@ class Pipeline:
             self._turn()
         ready = self._alone[scan.number]
         self._decode(ready)
-        self._now_ns[scan.number] = now_ns
+        self._now_ns[scan.number] = self._steady(now_ns)[1]
         return self._totals.doubtful(ready, self._now_ns, self._value, self._quality)
 
     def doubt(self, rows: NDArray[np.int32]) -> None:
@@ -164,12 +245,12 @@ class Pipeline:
     def finish(self, scans: Sequence[Scan], since: Sequence[int], began_ns: int, ended_ns: int) -> None:
         """Stamp the frames of a poll and take them through the kernels; a little later if others have just been."""
         steady_ns = (began_ns + ended_ns) // 2
-        wall_ns = self._clock.wall_ns(steady_ns)
+        wall_ns, unstepped_ns = self._steady(steady_ns)
         if len(self._ready) + len(scans) > MAX_TURN:
             self._turn()
         for scan, due_ns in zip(scans, since, strict=True):
             time_ns = max(wall_ns, int(self._time_ns[scan.number]) + MS_NS)  # per tag, time never goes back
-            self._time_ns[scan.number], self._steady_ns[scan.number] = time_ns, steady_ns
+            self._time_ns[scan.number], self._steady_ns[scan.number] = time_ns, unstepped_ns
             self._ready.append((scan, wall_ns + due_ns - steady_ns, time_ns, (ended_ns - began_ns + 1) // 2))
         device = scans[0].device
         if self._has_reason[device]:
@@ -177,6 +258,18 @@ class Pipeline:
         self._is_in_line[device] = True
         if not self._is_scheduled:
             self._take_soon()
+
+    def _steady(self, monotonic_ns: int) -> tuple[int, int]:
+        """Return the Unix time of a moment, and the same as if the wall clock had never stepped: for the detectors.
+
+        Without a step both are the frame's stamp, so that a replay of the spool computes what we compute.
+        """
+        wall_ns = self._clock.wall_ns(monotonic_ns)
+        offset_ns = wall_ns - monotonic_ns
+        if abs(offset_ns - self._offset_ns) > CLOCK_STEP_NS:
+            self._stepped_ns += offset_ns - self._offset_ns
+        self._offset_ns = offset_ns
+        return wall_ns, wall_ns - self._stepped_ns
 
     def _take_soon(self) -> None:
         loop = asyncio.get_running_loop()
@@ -203,13 +296,14 @@ class Pipeline:
         self._decode(ready)
         counted = self._totals.update(ready, self._steady_ns, self._value, self._quality)
         counted += self._estimates.update(ready, self._steady_ns, self._value, self._quality)
-        self._bank.update(ready, self._steady_ns, self._value, self._quality)
         seq = self.spool.next_seq
         for row, verdict in counted:
             self._tell_total(row, verdict, seq + numbers.index(table.scan_of[row]))
-        changed = self._bank.changed(ready, self._quality, self._quality_before)
-        if changed.size:
-            self._tell(changed, {number: seq + k for k, number in enumerate(numbers)})
+        seq_of = {number: seq + k for k, number in enumerate(numbers)}
+        if self._bank is None:
+            self._wait(taken, seq_of)
+        else:
+            self._judge(self._bank, ready, seq_of)
         for k, (scan, due_ns, time_ns, uncertainty_ns) in enumerate(taken):
             rows = slice(scan.start, scan.stop)
             value, quality = self._value[rows], self._quality[rows]
@@ -219,6 +313,25 @@ class Pipeline:
             self._is_in_line[scan.device] = False
             self.values_read += scan.stop - scan.start
         self._live.flush()
+
+    def _wait(self, taken: Sequence[tuple[Scan, int, int, int]], seq_of: Mapping[int, int]) -> None:
+        """Keep frames that no detector has seen yet."""
+        for scan, _, time_ns, _ in taken:
+            rows = slice(scan.start, scan.stop)
+            steady_ns = int(self._steady_ns[scan.number])
+            value, quality = self._value[rows].copy(), self._quality[rows].copy()
+            self.unjudged.add(_Unjudged(scan, seq_of[scan.number], time_ns, steady_ns, value, quality))
+            for row in np.flatnonzero(quality != self._quality_before[rows]).tolist():
+                self._tell_quality(scan.start + row, time_ns, seq_of[scan.number])
+            self._quality_before[rows] = quality
+
+    def _judge(self, bank: Bank, ready: NDArray[np.int32], seq_of: Mapping[int, int]) -> None:
+        """Let the detectors see the ready frames, and tell what changed."""
+        self._seen.ready = ready
+        bank.update(self._seen)
+        changed = bank.changed(ready, self._quality, self._quality_before, self._flags, self._flags_before)
+        if changed.size:
+            self._tell(changed, seq_of)
 
     def _decode(self, ready: NDArray[np.int32]) -> None:
         """Turn the answers of the ready scans into values and quality."""
@@ -238,19 +351,19 @@ class Pipeline:
             text = f"{name}: {reason}, goes on from {value:.12g}"
             self._add(row, time_ns, seq, "quality", reason, text, raw=self._raw(row))
 
-    def _tell(self, rows: np.ndarray, seq_of: dict[int, int]) -> None:
+    def _tell(self, rows: np.ndarray, seq_of: Mapping[int, int]) -> None:
         """Turn changed rows into events and alarm transitions, and settle what is now known."""
-        table, bank = self.table, self._bank
+        table = self.table
         for row in map(int, rows):
             scan = int(table.scan_of[row])
             time_ns, seq = int(self._time_ns[scan]), seq_of[scan]
-            before, now = int(bank.flags_before[row]), int(bank.flags[row])
+            before, now = int(self._flags_before[row]), int(self._flags[row])
             if self._quality[row] != self._quality_before[row]:
                 self._tell_quality(row, time_ns, seq)
             for bit in bits.NAMES:
                 if (before ^ now) & bit:
                     self._tell_flag(row, bit, bool(now & bit), time_ns, seq)
-            bank.flags_before[row] = bank.flags[row]
+            self._flags_before[row] = self._flags[row]
             self._quality_before[row] = self._quality[row]
 
     def _tell_quality(self, row: int, time_ns: int, seq: int) -> None:
@@ -271,8 +384,8 @@ class Pipeline:
             if moved:
                 self._told(moved, seq)
         elif is_on:
-            score = float(self._bank.score[row])
-            self._add(row, time_ns, seq, "anomaly", name, f"{tag.name}: {name}", score=score)
+            score = float(self._score[row])
+            self._add(row, time_ns, seq, "anomaly", name, f"{tag.name}: {bits.MEANING[bit]}", score=score)
 
     def _watch(self, scan: Scan, seq: int) -> None:
         """Raise or clear the communication alarm: a device is away when MISSES polls in a row found nobody there."""

@@ -18,13 +18,23 @@ KERNELS: Final = (
     "gateway.totals",
     "gateway.estimate",
     "gateway.detect.limits",
-    "gateway.detect.rate",
-    "gateway.detect.frozen",
-    "gateway.detect.ewma",
+    "gateway.detect.spike",
+    "gateway.detect.rules",
+    "gateway.detect.chatter",
+    "gateway.detect.buckets",
+    "gateway.detect.noise",
+    "gateway.detect.novelty",
+    "gateway.detect.health",
+    "gateway.detect.governor",
     "gateway.detect.bank",
     "gateway.wire.frame_lines",
     "gateway.spool.record",
+    "gateway.replay.sheet",
+    "gateway.replay.summary",
 )
+OF_REPLAY: Final = ("gateway.replay.sheet", "gateway.replay.summary")
+DETECT: Final = "gateway.detect."
+REPLAY: Final = (*(name for name in KERNELS if name.startswith(DETECT)), *OF_REPLAY)
 
 Say = Callable[[str], None]
 
@@ -56,8 +66,20 @@ def needed(table: TagTable) -> tuple[str, ...]:
     is_idle = {
         "gateway.totals": not any(point.kind == "counter" for point in points),
         "gateway.estimate": not any(point.rate for point in points),
+        "gateway.detect.chatter": not any(point.kind == "state" for point in points),
+        **dict.fromkeys(OF_REPLAY, True),
     }
     return tuple(name for name in KERNELS if not is_idle.get(name))
+
+
+def detectors(table: TagTable) -> tuple[str, ...]:
+    """Return those of the detectors: the line does not wait for them."""
+    return tuple(name for name in needed(table) if name.startswith(DETECT))
+
+
+def of_line(table: TagTable) -> tuple[str, ...]:
+    """Return those without which nothing is spooled or published."""
+    return tuple(name for name in needed(table) if not name.startswith(DETECT))
 
 
 def compile_missing(say: Say, modules: Sequence[str]) -> None:

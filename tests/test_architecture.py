@@ -36,7 +36,7 @@ OUTSIDE = {
     "history": {"model", "wire", "history"},
     "ingest": {"model", "wire", "history", "ingest"},
     "console": {"model", "wire", "history", "console"},
-    "replay": {"model", "wire", "acquire", "capture", "replay"},
+    "replay": {"model", "wire", "acquire", "capture", "detect", "spool", "history", "replay"},
 }
 HOMES = {
     "pymodbus": ["drivers/modbus/"],

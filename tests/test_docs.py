@@ -13,6 +13,7 @@ from drivers import profile
 from drivers.toml import models_in
 from gateway.commands import words
 from gateway.model import config, tables
+from gateway.model.frame import DETECT_BITS
 from tests import certificates
 
 ROOT = Path(__file__).parents[1]
@@ -196,9 +197,7 @@ def test_the_unit_file_is_one_that_systemd_understands():
 
 
 def test_detectors_of_the_configuration_exist():
-    from gateway.detect.bank import REGISTRY
-
-    assert tuple(kind.name for kind in REGISTRY) == tables.DETECTORS
+    assert tuple(DETECT_BITS) == tables.DETECTORS
 
 
 def test_every_kernel_is_compiled_by_warm():

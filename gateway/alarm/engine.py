@@ -20,9 +20,6 @@ WORDS: Final = {
     bits.LOW: "below normal",
     bits.HIGH: "above normal",
     bits.HIGH_HIGH: "far above normal",
-    bits.RATE: "changes faster than the process can",
-    bits.FROZEN: "stopped moving",
-    bits.EWMA: "far from its recent mean",
 }
 
 

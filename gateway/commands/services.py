@@ -119,6 +119,7 @@ def sim(options: argparse.Namespace) -> int:
             truth=options.truth,
             tls=tls,
             is_paced=options.paced,
+            operations=options.operations,
         )
 
     try:

@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -20,6 +21,13 @@ every_s where wanted. Kinds of one tag: freeze, spike, step, drift, noise, stuck
 nan, silent, slow, exception, garbage, hostile; of a link: refuse, cut. docs/simulation.md has the keys of each kind."""
 
 REPLAY_HELP: Final = """\
+SOURCE is a CSV file (`time`, ISO 8601 or integer nanoseconds, and a column for each tag), a spool folder or the state
+folder around it, a database as in ingest.toml (influx2://, influx1://, sqlite://; --config and --from are needed then),
+or a capture. All but captures go through the detectors as in the gateway, one line of scores for each line or frame:
+<tag>.score and <tag>.flags, then score, anomaly and changepoint of all columns as one asset (of a spool or database:
+of the frame's asset). With --config a column <device>.<tag> has the limits and detectors of that tag, so a limit can
+be tried before it is deployed: --report shows what would have alarmed, and how often.
+
 A gateway keeps captures in STATE/captures: the raw traffic of a link around a fault or event. Exit code 0: every read
 ended as it did then; 1: one did not (the first is named), or the file cannot be used. CSV columns: time (Unix ns),
 device, tag, value (empty where it must not be used), quality. docs/captures.md has the format, and how a capture
@@ -87,6 +95,9 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--faults", type=Path, metavar="FILE", help="faults and anomalies to act out (TOML, see below)")
     sub.add_argument("--seed", type=int, default=1, help="same seed, same values (default: 1)")
+    sub.add_argument(
+        "--operations", action="store_true", help="let operators work: pumps, batches, ships, trains, tests"
+    )
     sub.add_argument("--paced", action="store_true", help="let answers on serial lines take the time they would take")
     sub.add_argument("--cert", type=Path, metavar="FILE", help="certificate of simulated tls:// meters")
     sub.add_argument("--key", type=Path, metavar="FILE", help="its key")
@@ -115,10 +126,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("dirs", type=Path, nargs="+", metavar="DIR", help="spool folders")
     sub.add_argument("--json", action="store_true", help="print one JSON object per folder")
 
-    text = "a capture through link and decode again, in virtual time: the same bytes, the same values?"
+    text = "what was recorded, through the product again: history through the detectors, captures through the link"
     sub = _add(commands, "replay", replays.replay, text, epilog=REPLAY_HELP)
-    sub.add_argument("source", type=Path, metavar="CAPTURE", help="a file that a gateway wrote into STATE/captures")
-    sub.add_argument("--out", type=Path, metavar="FILE", help="write every value and its quality as CSV")
+    sub.add_argument("source", metavar="SOURCE", help="a CSV file, spool folder, database URL, or capture; see below")
+    sub.add_argument("--config", type=Path, metavar="FILE", help="gateway.toml with the settings of the tags")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="write scores (of a capture: values) as CSV")
+    sub.add_argument("--report", type=Path, metavar="FILE", help="write one HTML page: alarms a day, plots, limits")
+    sub.add_argument("--from", dest="since", type=_moment, metavar="TIME", help="of a spool or database: begin here")
+    sub.add_argument("--to", dest="until", type=_moment, metavar="TIME", help="and end before")
+    sub.add_argument("--token-file", type=Path, metavar="FILE", help="the database's token")
     sub.add_argument("--json", action="store_true", help="print one JSON object")
 
     text = "what the database has of each gateway and boot, and what is missing"
@@ -204,6 +220,18 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > MAX_PORT:
         raise argparse.ArgumentTypeError(f"got {text!r}, wanted 0 to {MAX_PORT}")
     return int(text)
+
+
+def _moment(text: str) -> int:
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        wanted = "wanted ISO 8601 (2026-11-23T06:00, UTC) or integer nanoseconds"
+        raise argparse.ArgumentTypeError(f"got {text!r}, {wanted}") from None
+    since = (found if found.tzinfo else found.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 
 
 def _seconds(text: str) -> float:

@@ -17,8 +17,8 @@ ROUND_SPAN_S: Final = 60.0  # a round has the timing of a run of a minute
 # too, but no detector has to find it within a minute.
 COVERED: Final[dict[str, tuple[str, ...]]] = {
     "limit": ("alarm", "low_low", "low", "high", "high_high"),
-    "spike": ("anomaly", "anomaly", "rate"),  # what the z-score finds is told as "anomaly"
-    "step": ("anomaly", "anomaly", "rate"),
+    "spike": ("anomaly", "spike", "rate"),
+    "step": ("anomaly", "rate"),
     "freeze": ("anomaly", "frozen"),
     "silent": ("quality", "BadTimeout", "BadNoCommunication"),
     "nan": ("quality", "BadSensorFailure"),

@@ -117,7 +117,7 @@ def pump_station(yard: _Yard) -> None:
         period_s=0.5, settings=station)  # fmt: skip
     bus = yard.bus("bus0")
     machine = {
-        "bearing_temp_de": limits(2, high=85.0, high_high=95.0),
+        "bearing_temp_de": {**limits(2, high=85.0, high_high=95.0), "rate": 3.0},
         "bearing_temp_nde": limits(2, high=85.0, high_high=95.0),
         **{f"winding_temp_{phase}": limits(2, high=110.0, high_high=125.0) for phase in "uvw"},
         "vibration_de": limits(2, high=4.5, high_high=7.1),
@@ -174,7 +174,7 @@ def _gas_metering(yard: _Yard) -> None:
     add("gm-500", yard.tcp("gas-500"), At("gas-run-2", "gas-a", 1_200), "sick_flowsic500",
         tags=["global_status", "volume_actual", "flow_base", "flow_actual", "pressure", "temperature", "gas_velocity",
               "speed_of_sound", "compressibility"],
-        settings={"pressure": limits(2, low=45.0, high=60.0)})  # fmt: skip
+        settings={"pressure": {**limits(2, low=45.0, high=60.0), "rate": 1.0}})  # fmt: skip
     add("fc-1", yard.tcp("gas-fc"), at, "rockwell_1758flo_enron", period_s=10.0, nature="stepping",
         tags=[f"run0_{total}_total" for total in ("run_time", "mass", "volume_base", "volume_flowing")])  # fmt: skip
 
@@ -190,10 +190,11 @@ def quay(yard: _Yard) -> None:
         add(f"shore-{i}", yard.tcp(f"shore-{i}"), At(f"berth-{i}", "port-a", 150 * i), "janitza_umg604",
             nature="stepping", settings={"voltage_l1_n": limits(2, low=3430.0, high=4190.0)})  # fmt: skip
     racks = yard.tcp("reefer-racks")
+    mains: Mapping[str, Nature] = {f"voltage_l{phase}_n": "steady" for phase in (1, 2, 3)}
     rack = {"power_active_total": limits(2, low=5_000.0, high=160_000.0)}
     for i in range(1, 5):
         add(f"reefer-{i}", racks, At(f"reefer-rack-{i}", "port-a", 400 + 20 * i), "eastron_sdm630", unit=i,
-            tags=maps.LOAD_METER, nature="pulsed", settings=rack)  # fmt: skip
+            tags=maps.LOAD_METER, nature="pulsed", natures=mains, settings=rack)  # fmt: skip
     gust = {"wind_gust_1min": limits(1, high=15.0, high_high=20.0)}
     add("wind-q1", yard.tcp("wind-q1"), At("quay-mast", "port-a", 50), "thies_ultrasonic", settings=gust,
         tags=["wind_speed", "wind_speed_avg", "wind_speed_std", "wind_gust_1min", "wind_speed_pcomp"])  # fmt: skip

@@ -13,11 +13,11 @@ from drivers import profile as profiles
 Settings = Mapping[str, Mapping[str, Any]]
 Nature = Literal["steady", "pulsed", "stepping"]
 
-# What a gauge's nature allows beyond limits: a load that comes in pulses is no anomaly, a value that jumps is none.
+# What a gauge's nature allows beyond limits: that a load comes in pulses is no spike, nor that a value jumps or rests.
 _DETECT: Final[dict[Nature, list[str] | None]] = {
     "steady": None,
-    "pulsed": ["limits", "frozen"],
-    "stepping": ["limits"],
+    "pulsed": ["limits", "frozen", "shift", "novelty", "health"],
+    "stepping": ["limits", "shift", "novelty", "health"],
 }
 
 

@@ -10,7 +10,12 @@ HIGH: Final = 4
 HIGH_HIGH: Final = 8
 RATE: Final = 16
 FROZEN: Final = 32
-EWMA: Final = 64
+SPIKE: Final = 64
+SHIFT: Final = 128
+NOVELTY: Final = 256
+CHATTER: Final = 512
+HEALTH: Final = 1024
+NOISE: Final = 2048
 
 NAMES: Final[dict[int, str]] = {
     LOW_LOW: "low_low",
@@ -19,7 +24,22 @@ NAMES: Final[dict[int, str]] = {
     HIGH_HIGH: "high_high",
     RATE: "rate",
     FROZEN: "frozen",
-    EWMA: "anomaly",
+    SPIKE: "spike",
+    SHIFT: "shift",
+    NOVELTY: "novelty",
+    CHATTER: "chatter",
+    HEALTH: "health",
+    NOISE: "noise",
+}
+MEANING: Final[dict[int, str]] = {
+    RATE: "changes faster than the process can",
+    FROZEN: "stopped moving where it usually moves",
+    SPIKE: "jumped far out of its own noise, alone",
+    SHIFT: "moved as it never moved from there",
+    NOVELTY: "has never been here at this hour",
+    CHATTER: "changes back and forth",
+    NOISE: "is noisier than it ever was",
+    HEALTH: "does not fit the other meters of its asset any more",
 }
 LIMITS: Final = LOW_LOW | LOW | HIGH | HIGH_HIGH
 

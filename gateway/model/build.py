@@ -31,9 +31,9 @@ from gateway.model.tables import (
 )
 
 DEFAULT_DETECT: Final[dict[str, tuple[str, ...]]] = {
-    "gauge": ("limits", "rate", "frozen", "ewma"),
-    "counter": ("limits",),
-    "state": ("limits",),
+    "gauge": ("limits", "rate", "frozen", "spike", "shift", "novelty", "health"),
+    "counter": ("limits", "novelty"),
+    "state": ("limits", "chatter", "novelty"),
 }
 PASSWORD_ENV: Final = "CORRIDOR_MQTT_PASSWORD"  # noqa: S105 - a name, not a secret
 TOKEN_ENV: Final = "CORRIDOR_STORE_TOKEN"  # noqa: S105 - a name, not a secret

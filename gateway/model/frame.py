@@ -15,7 +15,16 @@ from gateway.model.corridor import Device, GatewaySpec, Tag
 FLOAT32_TEXT: Final = -1  # the shortest decimal that is the same float32
 FLOAT64_TEXT: Final = -2  # the shortest decimal that is the same float64
 
-DETECT_BITS: Final = {"limits": 1, "rate": 2, "frozen": 4, "ewma": 8}
+DETECT_BITS: Final = {
+    "limits": 1,
+    "rate": 2,
+    "frozen": 4,
+    "spike": 8,
+    "shift": 16,
+    "novelty": 32,
+    "chatter": 64,
+    "health": 128,
+}
 
 
 @dataclass(frozen=True, slots=True)

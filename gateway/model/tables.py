@@ -15,7 +15,7 @@ from drivers.toml import FilePath, Int, Name, Number, Table, Text, shown
 from gateway.model import urls
 from gateway.model.corridor import LIMITS
 
-DETECTORS: Final = ("limits", "rate", "frozen", "ewma")
+DETECTORS: Final = ("limits", "rate", "frozen", "spike", "shift", "novelty", "chatter", "health")
 MIN_SPOOL_BYTES: Final = 1_000_000  # eight segments of 125 kB: below that a segment holds less than one busy second
 MAX_SPOOL_BYTES: Final = 2**63 - 1  # the largest offset in a file
 MAX_DELAY_S: Final = 86_400.0  # a day: an alarm that waits longer is one that nobody wants
@@ -145,7 +145,9 @@ class TagTable(Table):
     on_delay_s: Number = Field(0.0, ge=0, le=MAX_DELAY_S)
     off_delay_s: Number = Field(0.0, ge=0, le=MAX_DELAY_S)
     priority: Int = Field(3, ge=1, le=4)
-    detect: tuple[Literal["limits", "rate", "frozen", "ewma"], ...] | None = None
+    detect: tuple[Literal["limits", "rate", "frozen", "spike", "shift", "novelty", "chatter", "health"], ...] | None = (
+        None
+    )
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong between the limits, and with the deadband between the inner ones."""

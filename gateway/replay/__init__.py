@@ -1,1 +1,1 @@
-"""What was recorded, through the product again: captures now; CSV, spools and databases are to follow as sources."""
+"""What was recorded, through the product again: captures through link and decode, all else through the detectors."""

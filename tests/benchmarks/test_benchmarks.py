@@ -24,8 +24,7 @@ def test_a_stage_prints_one_object_and_its_progress_elsewhere(capsys, monkeypatc
     assert main.run("decode", as_json=True) == 0
     out, told = capsys.readouterr()
     found = json.loads(out)
-    assert list(found) == ["decode"]
     wanted = {"ns_per_value", "struct_ns_per_value", "pymodbus_ns_per_value", "ratio_struct", "ratio_pymodbus"}
-    assert wanted <= set(found["decode"])
-    assert all(value > 0 for value in found["decode"].values())
+    assert wanted <= set(found)
+    assert all(value > 0 for value in found.values())
     assert "bench decode" in told

@@ -40,6 +40,7 @@ def found(unexpected=None, late_frames=1):
         DeliveryCounters(9, 8, 1),
         CaptureCounters(3, 1),
         used={"bus0": 0.25},
+        unjudged=None,
         unexpected=unexpected or {},
         events_dropped=0,
         now_ns=17,
@@ -59,6 +60,7 @@ def test_every_counter_of_the_contract_is_there():
     assert {"state", "bytes", "oldest_s", "unsent", "dropped", "dropped_values"} <= said["spool"].keys()
     assert {"published", "acknowledged", "refused"} <= said["delivery"].keys()
     assert said["captures"] == {"written": 3, "failed": 1}
+    assert said["detectors"] == {"state": "ready", "waiting": 0}
     assert {"state", "offset_s"} <= said["clock"].keys()
     assert said["memory_bytes"] > 1_000_000
 

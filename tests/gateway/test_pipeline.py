@@ -10,6 +10,8 @@ from drivers.points import Point
 from gateway.acquire.plan import plan
 from gateway.alarm.engine import AlarmEngine
 from gateway.alarm.journal import Journal
+from gateway.detect.bank import Bank
+from gateway.detect.tags import tags_of
 from gateway.pipeline import Pipeline
 from gateway.spool.memory import MemorySpool
 from gateway.wire.frame_lines import scan_texts
@@ -47,7 +49,7 @@ async def taken(pipeline):
 class Rig:
     """A pipeline of two devices with two reads each."""
 
-    def __init__(self, folder, settings=None):
+    def __init__(self, folder, settings=None, *, is_judging=True):
         usual = {"limits": (build.NAN, build.NAN, 100.0, build.NAN), "priority": 2}
         flow = build.tag(POINTS[0], **{**usual, **(settings or {})})
         tags = [flow, build.tag(POINTS[1]), build.tag(POINTS[2])]
@@ -58,6 +60,8 @@ class Rig:
         self.spool = MemorySpool(1_000_000, "c", scan_texts(self.table))
         self.engine, self.journal, self.lane = AlarmEngine(self.table), Journal(folder), Lane()
         self.pipeline = Pipeline(self.table, self.spool, self.engine, self.journal, self.lane, self.clock)
+        if is_judging:
+            self.pipeline.judge_from_now(Bank(tags_of(self.table)))
 
     def put(self, number=0, flow=50.0, level=100, state=1, fail=None):
         """One poll of a device; fail: {number of the read: quality}."""
@@ -301,3 +305,56 @@ async def test_a_second_answer_in_one_turn_waits_for_the_frame_of_the_first(rig)
     rig.put(flow=2.0)
     await rig.turn()
     assert [frame.value[0] for frame in rig.frames()] == [1.0, 2.0]
+
+
+def told(rig):
+    """Return the events in the order of their frames: a late verdict comes behind what was told meanwhile."""
+    found = [
+        (e.seq, e.time, e.kind, e.device, e.tag, e.reason, e.value, e.quality, e.text, e.raw) for e in rig.events()
+    ]
+    return sorted(found, key=lambda one: (one[0], one[2], one[4], one[5]))
+
+
+async def days_work(rig, *, judged_after=None):
+    """Limits, spikes, stillness, failures, a sentinel: something for everybody, on two devices."""
+    for n in range(120):
+        rig.clock.now_ns += 990 * MS
+        flow = 50.0 + 0.1 * (n % 7) + (70.0 if 30 <= n < 34 else 0.0)
+        fail = {0: quality.BAD_TIMEOUT} if 50 <= n < 53 else None
+        rig.put(n % 2, flow=flow, level=-9999 if n == 60 else 100, state=n // 3 % 2, fail=fail)
+        await rig.turn()
+        if n == judged_after:
+            rig.pipeline.judge_from_now(Bank(tags_of(rig.table)))
+
+
+@pytest.mark.parametrize("judged_after", [0, 31, 51, 60, 119])
+async def test_frames_that_came_before_the_detectors_are_judged_as_if_they_had_been_there(tmp_path, judged_after):
+    prompt, late = Rig(tmp_path / "1"), Rig(tmp_path / "2", is_judging=False)
+    await days_work(prompt)
+    await days_work(late, judged_after=judged_after)
+    assert late.lane.lines == prompt.lane.lines
+    assert told(late) == told(prompt)
+    assert late.engine.standing() == prompt.engine.standing()
+    assert len(late.pipeline.unjudged) == 0
+
+
+async def test_a_bad_quality_is_told_at_once_though_the_detectors_are_not_there_yet(tmp_path):
+    rig = Rig(tmp_path, is_judging=False)
+    rig.put(flow=120.0, level=-9999)
+    await rig.turn()
+    assert [(e.tag, e.reason) for e in rig.events()] == [("level", "BadSensorFailure")]
+    assert len(rig.frames()) == len(rig.pipeline.unjudged) == 1
+    assert not rig.pipeline.is_judging
+
+
+async def test_frames_beyond_what_can_wait_go_unjudged_and_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("gateway.pipeline.MAX_UNJUDGED", 30)
+    rig = Rig(tmp_path, is_judging=False)
+    for n in range(25):
+        rig.clock.now_ns += 990 * MS
+        rig.put(flow=120.0 if n < 3 else 50.0)
+        await rig.turn()
+    assert (len(rig.pipeline.unjudged), rig.pipeline.unjudged.dropped) == (10, 15)
+    assert len(rig.frames()) == 25
+    rig.pipeline.judge_from_now(Bank(tags_of(rig.table)))
+    assert rig.engine.standing() == []

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import importlib
+import itertools
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from drivers.sim.device import MeterSpec
 from drivers.sim.fleet import Fleet
 from gateway import cli, warm
 from gateway.acquire.plan import plan
+from gateway.detect.keep import Learnt
 from gateway.model.config import load_gateway
 from gateway.spool.disk import verify
 from tests.gateway import build
@@ -60,6 +62,7 @@ def twice(x):
 @pytest.fixture
 def cold(tmp_path, monkeypatch):
     """Return a function that starts anew with a module of kernels, which nothing has compiled before."""
+    warm.compile_missing(str, warm.KERNELS)  # ours are not what is cold
     (tmp_path / "cold_kernels.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))  # numba reads it again when it likes
@@ -130,6 +133,70 @@ async def test_a_gateway_that_still_compiles_ends_at_once(tmp_path, monkeypatch)
         end.set()
 
 
+async def test_while_the_detectors_are_loaded_frames_are_spooled_and_health_says_so(tmp_path, monkeypatch):
+    from gateway import app
+
+    loaded, heard = threading.Event(), []
+
+    def slow(say, modules):
+        warm.compile_missing(say, modules)
+        assert "gateway.detect.rules" not in modules or loaded.wait(20)
+
+    monkeypatch.setattr(app, "compile_missing", slow)
+    monkeypatch.setattr(app.Gateway, "_deliver", lambda self: listen(self, heard))
+    meter = MeterSpec("d1", LinkSpec("l1", "tcp", "127.0.0.1", 0), 1, "", POINTS)
+    async with Fleet([meter], seed=1) as fleet:
+        config = tmp_path / "gateway.toml"
+        config.write_text(CONFIG.format(port=fleet.ports["l1"]))
+        running = asyncio.ensure_future(app.main(plan(load_gateway(config)), tmp_path / "state", str))
+        await eventually(lambda: (tmp_path / "state" / "spool").exists())
+        await eventually(lambda: verify(tmp_path / "state" / "spool")["frames"] >= 5)
+        assert heard[-1]["state"] == "loading"
+        assert heard[-1]["waiting"] >= 5
+        loaded.set()
+        await eventually(lambda: heard[-1] == {"state": "ready", "waiting": 0})
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running == 0
+
+
+async def listen(gateway, heard):
+    """Stand in for the broker: hear what health would say."""
+    while True:
+        heard.append(gateway.health()["detectors"])
+        await asyncio.sleep(0.01)
+
+
+async def test_what_the_detectors_have_learnt_outlives_a_restart_and_a_broken_file(tmp_path, caplog):
+    from gateway import app
+
+    numbers = itertools.count()  # a spool is held until the process ends
+    meter = MeterSpec("d1", LinkSpec("l1", "tcp", "127.0.0.1", 0), 1, "", POINTS)
+    async with Fleet([meter], seed=1) as fleet:
+        config = tmp_path / "gateway.toml"
+        config.write_text(CONFIG.format(port=fleet.ports["l1"]))
+
+        async def run(learnt=None):
+            found, state = plan(load_gateway(config)), tmp_path / f"state{next(numbers)}"
+            if learnt is not None:
+                state.mkdir()
+                (state / app.LEARNT).write_bytes(learnt)
+            running = asyncio.ensure_future(app.main(found, state, str))
+            before = fleet.statistics()["requests"]["d1"]
+            await eventually(lambda: fleet.statistics()["requests"]["d1"] >= before + 5)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await running == 0
+            data = (state / app.LEARNT).read_bytes()
+            kept = Learnt(found.table, data)
+            assert kept.wrong == ""
+            return data, kept.bank.rules.state()["seen"].max()
+
+        learnt, first = await run()
+        _, second = await run(learnt)
+        assert second >= first + 4
+        assert (await run(b"torn"))[1] < second
+    assert caplog.text.count("begin anew") == 1
+
+
 async def eventually(holds):
     async with asyncio.timeout(20):
         while not holds():
@@ -168,6 +235,8 @@ def test_kernels_that_nobody_will_call_are_not_loaded():
 
     power = Point("power", "holding", 0, "float32")
     energy = Point("energy", "holding", 2, "float32", kind="counter")
-    assert set(warm.KERNELS) - modules(power) == {"gateway.totals", "gateway.estimate"}
-    assert set(warm.KERNELS) - modules(power, energy) == {"gateway.estimate"}
-    assert modules(power, replace(energy, rate="power", rate_s=3600.0)) == set(warm.KERNELS)
+    door = Point("door", "holding", 4, "uint16", kind="state")
+    ours = set(warm.KERNELS) - set(warm.OF_REPLAY)
+    assert ours - modules(power) == {"gateway.totals", "gateway.estimate", "gateway.detect.chatter"}
+    assert ours - modules(power, energy) == {"gateway.estimate", "gateway.detect.chatter"}
+    assert modules(power, replace(energy, rate="power", rate_s=3600.0), door) == ours

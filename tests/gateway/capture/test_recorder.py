@@ -251,7 +251,13 @@ async def test_a_gateway_captures_what_it_published(tmp_path, name):
         made, clock = plan(build.gateway(devices, links=[link])), SystemClock()
         acquisition = Acquisition(made, clock)
         gateway = app.Gateway(
-            made, tmp_path, acquisition, MemorySpool(10_000, "c", scan_texts(made.table)), clock, app.catalog_of(made)
+            made,
+            tmp_path,
+            acquisition,
+            MemorySpool(10_000, "c", scan_texts(made.table)),
+            clock,
+            app.catalog_of(made),
+            str,
         )
         append = gateway.spool.append
 

@@ -114,8 +114,8 @@ def test_a_difference_is_exit_1_and_named(tmp_path, capsys):
     ("content", "wrong"),
     [
         (None, "cannot be read"),
-        ("time,a\n1,2\n", "is no capture"),
-        ("", "is no capture"),
+        ("{}\n", "is no capture"),
+        ('{"capture', "is no capture"),
         ('{"capture": 2}\n', "format 2, wanted 1"),
     ],
 )
