@@ -113,32 +113,32 @@ class _Kept:
         self._folder, self._stem = Path(cache.cache_path), str(cache._impl.filename_base)
         self._seal = self._folder / f"{self._stem}.seal"
         self._fingerprint = fingerprint
-        self._written = ""
+        self._is_sealed = False
 
     def is_sound(self) -> bool:
         """Return whether numba may use its files, having removed what is not sound."""
         if self._folder is None:
             return False
         try:
-            self._written = self._seal.read_text()
-        except (OSError, UnicodeDecodeError):
-            self._written = ""
-        if self._written == self._digests():
-            return True
-        try:
-            for path in self._files():
-                path.unlink()
-        except OSError:
-            return False
+            written = self._seal.read_text()
+            names = [line.split(" ")[0] for line in written.splitlines()[1:]]
+            self._is_sealed = bool(names) and written == self._text([self._folder / name for name in names])
+            if not self._is_sealed:
+                raise ValueError
+        except (OSError, ValueError):
+            try:
+                for path in self._files():
+                    path.unlink()
+            except OSError:
+                return False
         return True
 
     def seal(self) -> None:
         """Note how the files are now that they have been written."""
-        found = self._digests()
-        if found != self._written:
+        if not self._is_sealed:
             with contextlib.suppress(OSError):  # without a seal they are compiled again, that is all
                 fresh = self._seal.with_name(f"{self._seal.name}.{os.getpid()}")
-                fresh.write_text(found)
+                fresh.write_text(self._text(self._files()))
                 fresh.replace(self._seal)
 
     def _files(self) -> list[Path]:
@@ -146,12 +146,10 @@ class _Kept:
         names = (f"{self._stem}.nbi", f"{self._stem}.*.nbc")
         return sorted(path for name in names for path in self._folder.glob(name))
 
-    def _digests(self) -> str:
-        lines = [f"{self._fingerprint}\n"]
-        for path in self._files():
-            with contextlib.suppress(OSError):
-                lines.append(f"{path.name} {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}\n")
-        return "".join(lines)
+    def _text(self, files: list[Path]) -> str:
+        """Return the seal of these files; raises OSError."""
+        digests = [f"{path.name} {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}\n" for path in files]
+        return f"{self._fingerprint}\n{''.join(digests)}"
 
 
 def _with_globals(plain: FunctionType, more: dict[str, Any]) -> FunctionType:

@@ -95,8 +95,8 @@ class Gateway:
         try:
             async with asyncio.TaskGroup() as tasks:
                 deliver = tasks.create_task(self._deliver(), name="deliver")
-                await self._feed()
                 detecting = tasks.create_task(self._detect(), name="detect")
+                await self._feed()
                 serving = [
                     deliver,
                     detecting,

@@ -1,8 +1,8 @@
 """The command replay: one line a line, what is wrong in one line, whole files or none."""
 
+import io
 import json
 import os
-import pty
 import re
 import signal
 import stat
@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 
+from gateway.cli import main
 from gateway.replay import sheet
 from gateway.replay.judge import EARLIEST, LATEST
 from tests.gateway.replay import bench
@@ -321,14 +322,19 @@ def test_a_pipe_is_a_source_too(tmp_path, large):
     assert subprocess.run(script, shell=True, capture_output=True, check=True).stdout.split()[0] >= b"2000"
 
 
-def test_a_terminal_sees_a_bar_and_gets_its_line_back(large):
-    master, slave = pty.openpty()
-    process = subprocess.Popen([*COMMAND, large, "--json"], stdout=-1, stderr=slave)
-    os.close(slave)
-    out, _ = process.communicate(timeout=60)
-    shown = os.read(master, 1 << 16).decode()
-    os.close(master)
-    assert json.loads(out)["rows"] == 20_000
+class Terminal(io.StringIO):
+    """Takes what a terminal would show."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_sees_a_bar_and_gets_its_line_back(large, capsys, monkeypatch):
+    monkeypatch.setattr("gateway.commands.replays.TOLD_EVERY_S", 0.0)
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    assert main(["replay", str(large), "--json"]) == 0
+    shown = terminal.getvalue()
+    assert json.loads(capsys.readouterr().out)["rows"] == 20_000
     assert re.search(r"\r\[#+\.*\] +\d+ %  [\d,]+ values, \d+\.\d million a second\x1b\[K", shown)
     assert shown.endswith("\r\x1b[K")
 
