@@ -38,12 +38,13 @@ class Kernel:
     of its signature.
     """
 
-    def __init__(self, py_func: Callable[..., Any], signature: str, nogil: bool, noalias: bool) -> None:
+    def __init__(self, py_func: Callable[..., Any], signature: str, *, nogil: bool, noalias: bool, inner: bool) -> None:
         self.py_func = py_func
         functools.update_wrapper(self, py_func)
         self._signature = signature
         self._nogil = nogil
         self._noalias = noalias
+        self.is_inner = inner
         self._fingerprint = ""
         self._run: Callable[..., Any] | None = None
 
@@ -75,16 +76,19 @@ class Kernel:
             import numba  # 0.3 s and 80 MB: not before somebody needs it
 
             plain = cast("FunctionType", self.py_func)
-            names = {name: plain.__globals__.get(name) for name in plain.__code__.co_names}
-            called = {name: found.load() for name, found in names.items() if isinstance(found, Kernel)}
-            if called:
-                plain = _with_globals(plain, called)
             kept = _Kept(plain, self.fingerprint())
             how: Any = {"cache": kept.is_sound(), "error_model": "numpy", "fastmath": False, "nogil": self._nogil}
             if self._noalias:
                 _let_noalias_be_said()
                 how["noalias"] = True
-            self._run = cast("Callable[..., Any]", numba.njit(self._signature, **how)(plain))
+            if kept.is_sealed:  # what it calls is in its machine code, and is loaded when somebody else wants it
+                with contextlib.suppress(numba.core.errors.TypingError):  # for another processor: compiled after all
+                    self._run = cast("Callable[..., Any]", numba.njit(self._signature, **how)(plain))
+            if self._run is None:
+                names = {name: plain.__globals__.get(name) for name in plain.__code__.co_names}
+                called = {name: found.load() for name, found in names.items() if isinstance(found, Kernel)}
+                plain = _with_globals(plain, called) if called else plain
+                self._run = cast("Callable[..., Any]", numba.njit(self._signature, **how)(plain))
             _OF_RUN[id(self._run)] = self
             if how["cache"]:
                 kept.seal()
@@ -108,12 +112,12 @@ class _Kept:
         try:
             cache: Any = FunctionCache(plain)  # type: ignore[no-untyped-call]
         except RuntimeError:  # no folder at all that could be written
-            self._folder = None
+            self._folder, self.is_sealed = None, False
             return
         self._folder, self._stem = Path(cache.cache_path), str(cache._impl.filename_base)
         self._seal = self._folder / f"{self._stem}.seal"
         self._fingerprint = fingerprint
-        self._is_sealed = False
+        self.is_sealed = False
 
     def is_sound(self) -> bool:
         """Return whether numba may use its files, having removed what is not sound."""
@@ -122,8 +126,8 @@ class _Kept:
         try:
             written = self._seal.read_text()
             names = [line.split(" ")[0] for line in written.splitlines()[1:]]
-            self._is_sealed = bool(names) and written == self._text([self._folder / name for name in names])
-            if not self._is_sealed:
+            self.is_sealed = bool(names) and written == self._text([self._folder / name for name in names])
+            if not self.is_sealed:
                 raise ValueError
         except (OSError, ValueError):
             try:
@@ -135,7 +139,7 @@ class _Kept:
 
     def seal(self) -> None:
         """Note how the files are now that they have been written."""
-        if not self._is_sealed:
+        if not self.is_sealed:
             with contextlib.suppress(OSError):  # without a seal they are compiled again, that is all
                 fresh = self._seal.with_name(f"{self._seal.name}.{os.getpid()}")
                 fresh.write_text(self._text(self._files()))
@@ -176,18 +180,21 @@ def _let_noalias_be_said() -> None:
     cpu.CPUTargetOptions.noalias = options.TargetOptions.Mapping("noalias")  # type: ignore[no-untyped-call]
 
 
-def kernel(signature: str, *, nogil: bool = False, noalias: bool = False) -> Callable[[Callable[..., Any]], Kernel]:
+def kernel(
+    signature: str, *, nogil: bool = False, noalias: bool = False, inner: bool = False
+) -> Callable[[Callable[..., Any]], Kernel]:
     """Make a function a kernel: compiled ahead of its first call, for exactly these types, and kept on disk.
 
     noalias  no two of its arrays share memory: C's `restrict`. Over more than some ten arrays the compiler does not
              vectorise without, since it would have to compare each with each before every loop
+    inner    only other kernels call it: it is in their machine code, nobody has to load it for itself
 
     The explicit signature makes a wrong dtype or a strided slice a TypeError instead of a recompile in the middle of a
     poll. No fastmath: it makes `isnan` false. error_model numpy: a division by zero gives inf, as in an array.
     """
 
     def make(py_func: Callable[..., Any]) -> Kernel:
-        made = Kernel(py_func, signature, nogil, noalias)
+        made = Kernel(py_func, signature, nogil=nogil, noalias=noalias, inner=inner)
         _OF_MODULE.setdefault(py_func.__module__, []).append(made)
         return made
 
@@ -195,9 +202,10 @@ def kernel(signature: str, *, nogil: bool = False, noalias: bool = False) -> Cal
 
 
 def load(module: str) -> None:
-    """Load every kernel of a module that has been imported."""
+    """Load every kernel of a module that has been imported, but for those that only others call."""
     for each in _OF_MODULE.get(module, ()):
-        each.load()
+        if not each.is_inner:
+            each.load()
 
 
 def release() -> int:

@@ -23,7 +23,7 @@ GAUGE: Final = KINDS.index("gauge")
 COUNTER: Final = KINDS.index("counter")
 
 
-@kernel("f8(i8, i8, i8[::1], f8[::1])")
+@kernel("f8(i8, i8, i8[::1], f8[::1])", inner=True)
 def interval(number, now, before_ns, every_s):
     """Return how long after a frame at `now` the next of its scan is expected, seconds; 0 after the first.
 
@@ -36,13 +36,13 @@ def interval(number, now, before_ns, every_s):
     return usual
 
 
-@kernel("b1(i8, i8, i8[::1], i8[::1])")
+@kernel("b1(i8, i8, i8[::1], i8[::1])", inner=True)
 def is_over(number, now, began_ns, frames):
     """Return whether the open bucket of a scan was over before a frame at `now`: there was a gap."""
     return frames[number] > 0 and now - began_ns[number] >= BUCKET_S / S_PER_NS
 
 
-@kernel("b1(i8, i8, f8, i8[::1], i8[::1])")
+@kernel("b1(i8, i8, f8, i8[::1], i8[::1])", inner=True)
 def is_full(number, now, usual, began_ns, frames):
     """Take a frame into the bucket of a scan; return whether it is the last that is expected in it.
 
@@ -54,7 +54,7 @@ def is_full(number, now, usual, began_ns, frames):
     return usual > 0.0 and (now - began_ns[number]) * S_PER_NS + usual >= BUCKET_S
 
 
-@kernel("void(i8, i8, f8[::1], u4[::1], u1[::1], f8[::1], f8[::1], f8[::1], f8[::1])")
+@kernel("void(i8, i8, f8[::1], u4[::1], u1[::1], f8[::1], f8[::1], f8[::1], f8[::1])", inner=True)
 def add(a, b, value, quality, kind, total, count, rough, last):
     """Add a frame to the buckets of rows a to b.
 

@@ -97,7 +97,7 @@ NEVER: Final = -1.0  # of BEGAN
 SILENT: Final = -1.0  # limits of a row without any value
 
 
-@kernel("void(i8, i8, i4[::1], f8[:, ::1], f8[:, ::1], f8[:, ::1])")
+@kernel("void(i8, i8, i4[::1], f8[:, ::1], f8[:, ::1], f8[:, ::1])", inner=True)
 def learn_others(first, n, members, meter, matrix, scratch):
     """Turn the covariance of n meters into weights: row j times the departures is what meter j's others do not explain.
 
@@ -133,7 +133,9 @@ def learn_others(first, n, members, meter, matrix, scratch):
             matrix[members[first + j], k] = scratch[j, k] / scratch[j, j] / sd if sd > 0.0 else 0.0
 
 
-@kernel("Tuple((f8, f8, f8, i8, b1, b1, f8))(i8, i8, i4[::1], f8[::1], f8[:, ::1], f8[::1], f8[::1], f8, b1)")
+@kernel(
+    "Tuple((f8, f8, f8, i8, b1, b1, f8))(i8, i8, i4[::1], f8[::1], f8[:, ::1], f8[::1], f8[::1], f8, b1)", inner=True
+)
 def look_at_each(first, n, members, value, meter, departure, asset, limit, is_learning):
     """Advance each meter by one row, and hold it against itself.
 
@@ -211,7 +213,10 @@ def look_at_each(first, n, members, value, meter, departure, asset, limit, is_le
     return worst, second, best, cause, is_change, is_whole, most
 
 
-@kernel("Tuple((f8, f8, i8))(i8, i8, i4[::1], f8[:, ::1], f8[::1], u1[::1], f8[::1], f8[:, ::1], f8, f8, f8, f8, i8)")
+@kernel(
+    "Tuple((f8, f8, i8))(i8, i8, i4[::1], f8[:, ::1], f8[::1], u1[::1], f8[::1], f8[:, ::1], f8, f8, f8, f8, i8)",
+    inner=True,
+)
 def look_at_all(
     first, n, members, meter, departure, is_gone, asset, weights, limit, worst, second, best, cause
 ):  # fmt: skip
@@ -264,7 +269,7 @@ def look_at_all(
     return worst, second, cause
 
 
-@kernel("void(f8[::1], f8, f8, f8, b1)")
+@kernel("void(f8[::1], f8, f8, f8, b1)", inner=True)
 def _remember(asset, evidence, limit, dt, is_learning):
     """Raise or clear the alarm of an asset by the evidence of one row."""
     in_alarm = asset[IN_ALARM] > 0.0
@@ -293,7 +298,10 @@ def _remember(asset, evidence, limit, dt, is_learning):
         asset[LIMITS] = min(asset[LIMITS] * GOVERN, MAX_GOVERN)
 
 
-@kernel("Tuple((f8, b1))(f8, i8, i8, i4[::1], f8[::1], f8[:, ::1], f8[::1], u1[::1], f8[::1], f8[:, ::1], f8[:, ::1])")
+@kernel(
+    "Tuple((f8, b1))(f8, i8, i8, i4[::1], f8[::1], f8[:, ::1], f8[::1], u1[::1], f8[::1], f8[:, ::1], f8[:, ::1])",
+    inner=True,
+)
 def advance(t, first, n, members, value, meter, departure, is_gone, asset, matrix, scratch):
     """Take one row of an asset at t seconds: value float64[all], NaN where it is bad; returns (limits, change point).
 
@@ -356,7 +364,7 @@ def advance(t, first, n, members, value, meter, departure, is_gone, asset, matri
     return evidence / limit, is_told
 
 
-@kernel("b1(i8, i8, i4[::1], f8[::1], f8[::1], f8[:, ::1])")
+@kernel("b1(i8, i8, i4[::1], f8[::1], f8[::1], f8[:, ::1])", inner=True)
 def _is_operation(first, n, members, value, departure, meter):
     """Return whether so many meters of an asset have left their levels that it is the asset that was moved."""
     n_live, n_away = 0, 0
@@ -368,7 +376,7 @@ def _is_operation(first, n, members, value, departure, meter):
     return n_away >= MOVERS and n_away >= MOVED_SHARE * n_live
 
 
-@kernel("i4(f8, i8, i8, i4[::1], f8[::1], f8[::1], f8[:, ::1], f8[::1], i4)")
+@kernel("i4(f8, i8, i8, i4[::1], f8[::1], f8[::1], f8[:, ::1], f8[::1], i4)", inner=True)
 def _blame(t, first, n, members, value, departure, meter, asset, blamed):
     """Return who is to be blamed for the alarm of an asset: a row, NOBODY (yet), NOT_TOLD."""
     if asset[IN_ALARM] <= 0.0:

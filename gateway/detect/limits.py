@@ -15,7 +15,7 @@ from drivers.jit import kernel
 N_LIMITS: Final = 4
 
 
-@kernel("void(i8, i8, f8, f8[:, ::1], f8[::1], i8[::1], i8[::1], i8[:, ::1], u2[::1], f8[::1], f8[::1])")
+@kernel("void(i8, i8, f8, f8[:, ::1], f8[::1], i8[::1], i8[::1], i8[:, ::1], u2[::1], f8[::1], f8[::1])", inner=True)
 def judge_limits(
     i, now, value, limit, deadband, on_delay_ns, off_delay_ns, since_ns, standing, quiet_low, quiet_high
 ):  # fmt: skip

@@ -19,7 +19,7 @@ BEFORE, BEFORE_THAT, LOUDEST, BUCKETS = range(4)  # columns of float64[n, N_NOIS
 N_NOISE: Final = 4
 
 
-@kernel("b1(f8, f8, f8[::1])")
+@kernel("b1(f8, f8, f8[::1])", inner=True)
 def judge_noise(rough, steps, s):
     """Take the sum of the steps of a bucket, and how many they were; return whether the tag is noisier than ever.
 

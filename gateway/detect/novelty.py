@@ -97,7 +97,7 @@ OF_TREND: Final = 4 * HOURS + CELLS
 N_ENVELOPES: Final = 4 * HOURS + 2 * CELLS
 
 
-@kernel("void(f4[:, ::1], i8)")
+@kernel("void(f4[:, ::1], i8)", inner=True)
 def _forget(w, row):
     """Let an envelope shrink by a day's share of its width."""
     low, high = w[row, 0], w[row, 1]
@@ -107,7 +107,7 @@ def _forget(w, row):
         w[row, 1] = high - half
 
 
-@kernel("void(f4[:, ::1], i8, f8)")
+@kernel("void(f4[:, ::1], i8, f8)", inner=True)
 def _teach(w, row, y):
     """Widen an envelope so that it holds y."""
     y4 = np.float32(y)
@@ -115,7 +115,7 @@ def _teach(w, row, y):
     w[row, 1] = max(w[row, 1], y4)
 
 
-@kernel("f8(f4[:, ::1], i8, i8, f8)")
+@kernel("f8(f4[:, ::1], i8, i8, f8)", inner=True)
 def _of_hour(w, first, hour, y):
     """Return how far y lies outside the envelope of an hour and the copies of its neighbours; 0 where there is none."""
     left = first + HOURS + (hour - 1 if hour > 0 else HOURS - 1)
@@ -125,7 +125,7 @@ def _of_hour(w, first, hour, y):
     return max(0.0, max(y - high, low - y)) if high >= low else 0.0
 
 
-@kernel("i8(f8)")
+@kernel("i8(f8)", inner=True)
 def _cell(z):
     """Return the cell of a value z cells from the mean; NaN is the first."""
     z = np.floor(z + 0.5) + CELLS // 2
@@ -134,7 +134,7 @@ def _cell(z):
     return int(z) if z >= 0.0 else 0
 
 
-@kernel("f8(f4[:, ::1], i8, i8, f8, f8, f8)")
+@kernel("f8(f4[:, ::1], i8, i8, f8, f8, f8)", inner=True)
 def _of_cell(w, first, cell, y, low_ever, high_ever):
     """Return how far y lies outside the envelope of a cell and those beside it; of none: outside the whole span."""
     low, high = np.float32(np.inf), np.float32(-np.inf)
@@ -146,7 +146,7 @@ def _of_cell(w, first, cell, y, low_ever, high_ever):
     return max(0.0, max(y - np.float64(high), np.float64(low) - y))
 
 
-@kernel("Tuple((f8, i8, i8))(f8[::1], f4[:, ::1], f8, i8, f8, f8)")
+@kernel("Tuple((f8, i8, i8))(f8[::1], f4[:, ::1], f8, i8, f8, f8)", inner=True)
 def advance(s, w, t, hour, raw, resolution):
     """Take one tick of a tag: its value `raw` at t seconds, in this hour of the day.
 
@@ -279,7 +279,7 @@ def advance(s, w, t, hour, raw, resolution):
     return 0.0, NOTHING, alarm
 
 
-@kernel("f8(i8, f8, u1[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8)")
+@kernel("f8(i8, f8, u1[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8)", inner=True)
 def _tick_of(i, t, kind, total, count, last, counter_value, counter_s, frames):
     """Return the value of tag i for a bucket that closes at t seconds, and empty it; NaN where it says nothing."""
     n, sum_, value = count[i], total[i], np.nan

@@ -50,7 +50,7 @@ AWAY: Final = 8  # farther from its mean than Z_ALARM
 _COLUMNS: Final = ", ".join(["f8[::1]"] * 17)
 
 
-@kernel(f"i8(i8, i8, f8, f8[::1], u4[::1], {_COLUMNS}, u1[::1])", noalias=True)
+@kernel(f"i8(i8, i8, f8, f8[::1], u4[::1], {_COLUMNS}, u1[::1])", noalias=True, inner=True)
 def look(
     start, stop, dt, value, quality,
     quiet_low, quiet_high, rate, still_from, z_alarm, resolution,

@@ -37,7 +37,10 @@ OPERATED: Final = -3  # judged: an operation, which says nothing of what a meter
 STANDS_NS: Final = 300_000_000_000  # of the flag: who is still away then has a new level, whether it moves there or not
 
 
-@kernel("void(i8, i8, f8, f8, b1, b1, i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], i8[::1], i8[::1], i8[::1], u2[::1])")
+@kernel(
+    "void(i8, i8, f8, f8, b1, b1, i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], i8[::1], i8[::1], i8[::1], u2[::1])",
+    inner=True,
+)
 def judge_spike(
     i, now, value, mean, is_away, is_known, away_ns, home, size_away, jump, blip, counted_ns, told_ns, group, standing
 ):  # fmt: skip
