@@ -110,12 +110,12 @@ def wreck(path, how):
         path.unlink()
 
 
-@pytest.mark.parametrize("how", ["empty", "torn", "flipped", "gone"])
-@pytest.mark.parametrize("suffix", ["nbi", "nbc", "seal"])
-def test_a_broken_cache_is_rebuilt_and_never_believed(kept, how, suffix):
-    for path in (kept.folder / "corridor").rglob(f"kernels.*.{suffix}"):
-        wreck(path, how)
-    assert kept()[0] == 6.0
+def test_a_broken_cache_is_rebuilt_and_never_believed(kept):
+    for suffix in ("nbi", "nbc", "seal"):
+        for how in ("empty", "torn", "flipped", "gone"):
+            for path in (kept.folder / "corridor").rglob(f"kernels.*.{suffix}"):
+                wreck(path, how)
+            assert kept()[0] == 6.0, (suffix, how)
     assert kept() == (6.0, False)
 
 
