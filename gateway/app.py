@@ -144,6 +144,8 @@ class Gateway:
         """Write what the detectors have learnt, at the end."""
         if self._learnt:
             self._write_learnt(self._learnt.packed())
+        elif n := len(self.pipeline.unjudged):
+            log.error("%d frames were not judged: told to end before the detectors were loaded", n)
 
     def _write_learnt(self, packed: Packed) -> None:
         try:

@@ -133,7 +133,10 @@ async def test_a_gateway_that_still_compiles_ends_at_once(tmp_path, monkeypatch)
         end.set()
 
 
-async def test_while_the_detectors_are_loaded_frames_are_spooled_and_health_says_so(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ends_early", [False, True])
+async def test_while_the_detectors_are_loaded_frames_are_spooled_and_health_says_so(
+    tmp_path, monkeypatch, caplog, ends_early
+):
     from gateway import app
 
     loaded, heard = threading.Event(), []
@@ -153,6 +156,12 @@ async def test_while_the_detectors_are_loaded_frames_are_spooled_and_health_says
         await eventually(lambda: verify(tmp_path / "state" / "spool")["frames"] >= 5)
         assert heard[-1]["state"] == "loading"
         assert heard[-1]["waiting"] >= 5
+        if ends_early:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await running == 0
+            loaded.set()
+            assert "frames were not judged: told to end before the detectors were loaded" in caplog.text
+            return
         loaded.set()
         await eventually(lambda: heard[-1] == {"state": "ready", "waiting": 0})
         os.kill(os.getpid(), signal.SIGTERM)
