@@ -36,7 +36,7 @@ MEANING: Final[dict[int, str]] = {
     FROZEN: "stopped moving where it usually moves",
     SPIKE: "jumped far out of its own noise, alone",
     SHIFT: "moved as it never moved from there",
-    NOVELTY: "has never been here at this hour",
+    NOVELTY: "was never here before, or never at this hour",
     CHATTER: "changes back and forth",
     NOISE: "is noisier than it ever was",
     HEALTH: "does not fit the other meters of its asset any more",
