@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -14,6 +15,7 @@ from gateway.wire.strict_json import loads, text, whole
 from gateway.wire.topics import everything, parse
 
 GRACE_NS: Final = 8_000_000_000  # a verdict may come this much later than the anomaly's end: two slow polls and a delay
+QUEUE_EXPIRY_S: Final = 600  # the broker keeps what comes while the watch is cut off; a demo that died leaves no queue
 
 
 class Injected(Protocol):
@@ -81,7 +83,10 @@ class Watch:
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        await keep_connected(self.mqtt, "corridor-demo-watch", self._session)
+        identifier = f"corridor-demo-watch-{secrets.token_hex(4)}"  # of this run: no queue of an earlier one
+        await keep_connected(
+            self.mqtt, identifier, self._session, clean_start=False, session_expiry_s=QUEUE_EXPIRY_S
+        )
 
     async def _session(self, client: Client) -> None:
         await client.subscribe(everything(), qos=1)
