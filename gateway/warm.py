@@ -23,6 +23,7 @@ KERNELS: Final = (
     "gateway.detect.chatter",
     "gateway.detect.buckets",
     "gateway.detect.noise",
+    "gateway.detect.cusum",
     "gateway.detect.novelty",
     "gateway.detect.health",
     "gateway.detect.governor",

@@ -84,9 +84,7 @@ class Watch:
     async def run(self) -> None:
         """Listen until cancelled."""
         identifier = f"corridor-demo-watch-{secrets.token_hex(4)}"  # of this run: no queue of an earlier one
-        await keep_connected(
-            self.mqtt, identifier, self._session, clean_start=False, session_expiry_s=QUEUE_EXPIRY_S
-        )
+        await keep_connected(self.mqtt, identifier, self._session, clean_start=False, session_expiry_s=QUEUE_EXPIRY_S)
 
     async def _session(self, client: Client) -> None:
         await client.subscribe(everything(), qos=1)

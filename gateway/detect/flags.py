@@ -16,6 +16,7 @@ NOVELTY: Final = 256
 CHATTER: Final = 512
 HEALTH: Final = 1024
 NOISE: Final = 2048
+DRIFT: Final = 4096
 
 NAMES: Final[dict[int, str]] = {
     LOW_LOW: "low_low",
@@ -30,6 +31,7 @@ NAMES: Final[dict[int, str]] = {
     CHATTER: "chatter",
     HEALTH: "health",
     NOISE: "noise",
+    DRIFT: "drift",
 }
 MEANING: Final[dict[int, str]] = {
     RATE: "changes faster than the process can",
@@ -39,6 +41,7 @@ MEANING: Final[dict[int, str]] = {
     NOVELTY: "was never here before, or never at this hour",
     CHATTER: "changes back and forth",
     NOISE: "is noisier than it ever was",
+    DRIFT: "has left all that was known of it, and goes on",
     HEALTH: "does not fit the other meters of its asset any more",
 }
 LIMITS: Final = LOW_LOW | LOW | HIGH | HIGH_HIGH

@@ -80,6 +80,7 @@ MOVED_SHARE: Final = 1 / 3  # of the meters away at once is an operation,
 MOVERS: Final = 3  # if there are so many
 NOBODY: Final = -1  # is blamed yet
 NOT_TOLD: Final = -2  # nobody will be
+OPERATED: Final = -3  # nobody will be: an operation, which says nothing of how large an alarm of one meter is
 MORE: Final = (
     1.5  # times the largest peak of its alarms so far, those of the learning week with it: else it was seen before
 )
@@ -378,16 +379,17 @@ def _is_operation(first, n, members, value, departure, meter):
 
 @kernel("i4(f8, i8, i8, i4[::1], f8[::1], f8[::1], f8[:, ::1], f8[::1], i4)", inner=True)
 def _blame(t, first, n, members, value, departure, meter, asset, blamed):
-    """Return who is to be blamed for the alarm of an asset: a row, NOBODY (yet), NOT_TOLD."""
+    """Return who is to be blamed for the alarm of an asset: a row, NOBODY (yet), NOT_TOLD, OPERATED."""
     if asset[IN_ALARM] <= 0.0:
         return NOBODY
     if blamed == NOBODY and t - asset[RAISED] >= SETTLE_S:
         is_usual = asset[PEAK_AT] <= MORE * asset[USUAL]
         is_told = not is_usual and t - asset[BEGAN] >= WEEK_S
-        is_told = is_told and not _is_operation(first, n, members, value, departure, meter)
         blamed = np.int32(asset[CAUSE]) if is_told else np.int32(NOT_TOLD)
+        if _is_operation(first, n, members, value, departure, meter):
+            blamed = np.int32(OPERATED)
         asset[USUAL] *= FORGET
-    if blamed != NOBODY:
+    if blamed != NOBODY and blamed != OPERATED:
         asset[USUAL] = max(asset[USUAL], asset[PEAK_AT])
     return blamed
 
@@ -407,7 +409,8 @@ def step(
     first_pair int32[scans + 1], asset_of int32[p]  the assets of scan s are asset_of[first_pair[s]:first_pair[s + 1]];
     n_scans int32[assets]; first int32[assets + 1], members int32[m]
     latest float64[n] state: last value of each meter;  is_fresh uint8[p], n_fresh int32[assets] state: what has
-    come of the row at hand;  blamed int32[assets] state: the row of the cause of a standing alarm, NOBODY or NOT_TOLD
+    come of the row at hand;  blamed int32[assets] state: the row of the cause of a standing alarm, NOBODY, NOT_TOLD
+    or OPERATED
     first_ns int64[assets] state: when its first frame was, from which seconds are counted
     row_score float64[frames, assets], alarm, changepoint uint8[frames, assets], set
     """

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from drivers.jit import kernel
 
 LOUDER: Final = 2.5  # times the largest so far; a fault of practice is five times and more
@@ -15,23 +17,24 @@ MIN_STEPS: Final = 20.0  # in a bucket: a mean of fewer says little
 FORGET: Final = 0.005 / 288.0  # of the largest, a bucket: half in 139 days
 KNOWN: Final = 2016.0  # buckets: a week
 
-BEFORE, BEFORE_THAT, LOUDEST, BUCKETS = range(4)  # columns of float64[n, N_NOISE]
+BEFORE, BEFORE_THAT, LOUDEST, BUCKETS = range(4)  # columns of float32[n, N_NOISE]
 N_NOISE: Final = 4
 
 
-@kernel("b1(f8, f8, f8[::1])", inner=True)
+@kernel("b1(f8, f8, f4[::1])", inner=True)
 def judge_noise(rough, steps, s):
     """Take the sum of the steps of a bucket, and how many they were; return whether the tag is noisier than ever.
 
-    s float64[N_NOISE] state: the mean step of the last bucket, of the one before, the largest least of three, buckets
+    s float32[N_NOISE] state: the mean step of the last bucket, of the one before, the largest least of three, buckets
     """
     if steps < MIN_STEPS:
         return False
     mean = rough / steps
-    least = min(mean, min(s[BEFORE], s[BEFORE_THAT])) if s[BUCKETS] >= 2.0 else 0.0
-    is_louder = s[BUCKETS] >= KNOWN and s[LOUDEST] > 0.0 and least > LOUDER * s[LOUDEST]
+    least = min(mean, np.float64(min(s[BEFORE], s[BEFORE_THAT]))) if s[BUCKETS] >= 2.0 else 0.0
+    loudest = np.float64(s[LOUDEST])
+    is_louder = s[BUCKETS] >= KNOWN and loudest > 0.0 and least > LOUDER * loudest
     s[BEFORE_THAT] = s[BEFORE]
     s[BEFORE] = mean
-    s[LOUDEST] = max((1.0 - FORGET) * s[LOUDEST], least)
+    s[LOUDEST] = max((1.0 - FORGET) * loudest, least)
     s[BUCKETS] += 1.0
     return is_louder

@@ -1,22 +1,25 @@
 """Novelty: has this meter ever been here, in this situation?
 
-Four envelopes keep the lowest and highest value seen so far, each in another situation. A five-minute value scores by
+Five envelopes keep the lowest and highest value seen so far, each in another situation. A five-minute value scores by
 how far it lies outside of one, measured against the meter's whole span and its own noise:
 
     LEVEL  the value                            for this hour of the day, and its neighbours
     DAY    the value less the mean of a day     for this hour of the day, and its neighbours
+    WEEK   the value                            for this half of this day of the week, after four weeks
     STEP   the value                            after the value before: 16 cells of 0.45 sd
     TREND  the mean of half an hour             after the mean of three hours: 16 cells
 
-    s = sum over the four of min(CAP, B / (SHARE * (R + B) + allowance)),  B outside the envelope, R its span
+    s = sum over the five of min(CAP, B / (SHARE * (R + B) + allowance)),  B outside the envelope, R its span
     s / (1 + GOVERN * A), A what this tag has told in the last weeks; told if above GROW x the last peak of REFRACTORY
 
 The hour envelopes are kept twice: one learns at once; the neighbouring hours read a copy, renewed when the clock is
-twelve hours away. Else an anomaly that creeps through the day teaches the next hour, and is forgiven.
+twelve hours away. Else an anomaly that creeps through the day teaches the next hour, and is forgiven. A half of a day
+of the week teaches when it is over. It has been seen only a few times: it speaks of what lies two of its own widths
+outside and is usual in most others, as a pump that runs on a Sunday.
 Score first, then learn; what lies far out teaches no more than one span.
 
-A score is told at once. An alarm waits until the value has stayed there for a quarter of an hour: a test, a visit, a
-valve that is moved are over by then, and what jumps and returns is `spike`'s.
+A score is told at once. What becomes an alarm is decided in `cusum`; there the time alone is no evidence, of a value
+that the tag has shown before, at whatever hour: where pumps change their duty it was wrong three times a week.
 
 Source: our own; the structure was chosen on one half of the Numenta Anomaly Benchmark (Lavin and Ahmad, "Evaluating
 Real-time Anomaly Detection Algorithms", ICMLA 2015), with cross-validation inside it; numbers in docs/detectors.md.
@@ -34,20 +37,25 @@ from numpy.typing import NDArray
 from drivers.jit import kernel
 from drivers.quality import BAD
 from gateway.detect.buckets import BUCKET_S, COUNTER, FULL, GAUGE, S_PER_NS, add, interval, is_full, is_over
+from gateway.detect.cusum import HAS_TOLD_DRIFT, HOUR_S, N_SUMS, judge_burst, judge_drift
 from gateway.detect.detector import Axis, Turn
-from gateway.detect.flags import NOISE, NOVELTY, SHIFT
+from gateway.detect.flags import DRIFT, NOISE, NOVELTY, SHIFT
 from gateway.detect.noise import N_NOISE, judge_noise
+from gateway.detect.spike import SLOWEST_S
 from gateway.detect.tags import Tags
 from gateway.model.frame import DETECT_BITS
 
 HOUR_NS: Final = 3_600_000_000_000
 HOURS: Final = 24  # bins of a day: schedules run on the clock's hour
+HALVES: Final = 14  # of the days of a week: finer ones would be seen too seldom, and hold too much
+MONDAY: Final = 3  # what the day of 1970-01-01, a Thursday, is after a Monday
 CELLS: Final = 16  # of what came before; the first and last are open
 NEAR: Final = 2  # cells to each side that count as the same situation
 MAX_VALUE: Final = 1e30  # beyond it is no measurement
 
 SHARE: Final = 0.05  # of the span that was ever covered is one unit of novelty: an operator's dead band
 SHARE_TREND: Final = 0.10  # the same for the half-hour mean, whose span is smaller
+WIDTHS: Final = 2.0  # of its envelope a value must lie outside of a half of a day of the week: it was seen a few times
 NOISES: Final = 2.4  # mean steps: a Gaussian's is 1.13 sd, so 2.7 sd; an hour holds few values, and noise sets records
 STEPS: Final = 0.5  # smallest steps of the meter: one digit outside is no news
 CAP: Final = 4.0  # units: one term alone never is more than four opinions
@@ -64,37 +72,34 @@ REFRACTORY: Final = 96.0  # ticks, eight hours: a shift between two alarms of on
 GROW: Final = 1.4  # unless it has grown by 40 %
 GOVERN: Final = 0.04  # for each unit that it has told, a tag must cry 4 % louder
 GOVERN_TICKS: Final = 10_000.0  # five weeks: memory of that
-LEARN_S: Final = 604_800.0  # before a tag alarms it has shown a week: what comes on Mondays is no news then
-STAYS: Final = 3.0  # ticks after the score until the alarm: a quarter of an hour
-MONTH_S: Final = 28 * 86_400.0  # and four of them before the hour alone alarms, of a value that it has shown at another
-ALARM: Final = 5.0  # units at a score of 0.5: noise, wander, duty cycles and drift stayed below it in 60 days
+MONTH_S: Final = 28 * 86_400.0  # before WEEK speaks
+HALF: Final = 5.0  # units at a score of 0.5
 ALARM_SCORE: Final = 0.5  # of the tick with which it alarms, at least
 SMALLEST: Final = 1e-6  # of the span: a smaller difference is arithmetic, no step of the meter
 STEP_DRIFT: Final = 1.001  # a tick: how the smallest step seen is forgotten
 RELATIVE: Final = 1e-9  # of the value: what arithmetic makes of it
 NEVER: Final = 1e9  # ticks since an alarm, where there was none
 
-NOTHING, LEVEL, BY_DAY, STEP, TREND = range(5)  # what has most of a score; from STEP on it is a shift
+NOTHING, LEVEL, BY_DAY, WEEK_DAY, STEP, TREND = range(6)  # what has most of a score; from STEP on it is a shift
 BIT_SHIFT: Final = DETECT_BITS["shift"]
 BIT_NOVELTY: Final = DETECT_BITS["novelty"]
 
 # Columns of float64[n, N_NUMBERS].
-TICKS, ORIGIN, TIME, AGE, DAYS, HOUR, LAST, MEAN_FAST, MEAN_MIDDLE, MEAN_DAY, MEAN, VARIANCE, MEAN_STEP, SMALL = range(
-    14
-)
-X_LOW, X_HIGH, P_LOW, P_HIGH, F_LOW, F_HIGH, TOLD, LIMIT, SINCE = range(14, 23)
-WAIT, ABOUT, UPWARDS, EDGE = range(23, 27)  # of an alarm that waits: ticks, term, side, and beyond what it has to stay
-KNOWN_LOW, KNOWN_HIGH, NEXT_LOW, NEXT_HIGH = range(
-    27, 31
-)  # the span of x a day or two ago, and that of the last day's end
-N_NUMBERS: Final = 31
+TICKS, ORIGIN, TIME, AGE, DAYS_SEEN, HOUR, LAST = range(7)
+MEAN_FAST, MEAN_MIDDLE, MEAN_DAY, MEAN, VARIANCE, MEAN_STEP, SMALL = range(7, 14)
+TOLD, LIMIT, SINCE, HALF_DAY = range(14, 18)  # HALF_DAY of the week, from 1 on
+N_NUMBERS: Final = 18
 
-# Rows of float32[n, N_ENVELOPES, 2]: for both hour terms those of now and the copies, then the cells.
+# Rows of float32[n, N_ENVELOPES, 2]: for both hour terms those of now and the copies, then the cells, then the week.
 OF_LEVEL: Final = 0
 OF_DAY: Final = 2 * HOURS
 OF_STEP: Final = 4 * HOURS
-OF_TREND: Final = 4 * HOURS + CELLS
-N_ENVELOPES: Final = 4 * HOURS + 2 * CELLS
+OF_TREND: Final = OF_STEP + CELLS
+OF_WEEK: Final = OF_TREND + CELLS
+# And all that ever was: of the value, of that less the mean of a day, of the mean of half an hour; the value's at the
+# end of the day before yesterday, or yesterday, and of the last day; and of the half of a day that goes on.
+EVER, EVER_OF_DAY, EVER_OF_TREND, KNOWN, NEXT, OF_HALF_DAY = range(OF_WEEK + HALVES, OF_WEEK + HALVES + 6)
+N_ENVELOPES: Final = OF_WEEK + HALVES + 6
 
 
 @kernel("void(f4[:, ::1], i8)", inner=True)
@@ -134,115 +139,90 @@ def _cell(z):
     return int(z) if z >= 0.0 else 0
 
 
-@kernel("f8(f4[:, ::1], i8, i8, f8, f8, f8)", inner=True)
-def _of_cell(w, first, cell, y, low_ever, high_ever):
-    """Return how far y lies outside the envelope of a cell and those beside it; of none: outside the whole span."""
+@kernel("f8(f4[:, ::1], i8)", inner=True)
+def _span(w, row):
+    """Return how wide an envelope is; 0 where there is none."""
+    return max(np.float64(w[row, 1]) - np.float64(w[row, 0]), 0.0)
+
+
+@kernel("f8(f4[:, ::1], i8, f8)", inner=True)
+def _beyond(w, row, y):
+    """Return how far y lies outside an envelope."""
+    return max(0.0, max(y - np.float64(w[row, 1]), np.float64(w[row, 0]) - y))
+
+
+@kernel("f8(f4[:, ::1], i8, i8, f8, i8)", inner=True)
+def _of_cell(w, first, cell, y, ever):
+    """Return how far y lies outside the envelope of a cell and those beside it; of none: outside all that ever was."""
     low, high = np.float32(np.inf), np.float32(-np.inf)
     for row in range(first + max(0, cell - NEAR), first + min(CELLS, cell + NEAR + 1)):
         low = min(low, w[row, 0])
         high = max(high, w[row, 1])
     if high < low:
-        return max(0.0, max(y - high_ever, low_ever - y))
+        return _beyond(w, ever, y)
     return max(0.0, max(y - np.float64(high), np.float64(low) - y))
 
 
-@kernel("Tuple((f8, i8, i8))(f8[::1], f4[:, ::1], f8, i8, f8, f8)", inner=True)
-def advance(s, w, t, hour, raw, resolution):
-    """Take one tick of a tag: its value `raw` at t seconds, in this hour of the day.
+@kernel("f8(f4[:, ::1], i8, f8)", inner=True)
+def _of_half_day(w, half, y):
+    """Return how far y lies outside what this half of a day of the week has shown, if most others have shown y."""
+    row = OF_WEEK + half
+    if w[row, 1] < w[row, 0]:
+        return 0.0
+    beyond = _beyond(w, row, y)
+    if beyond <= WIDTHS * _span(w, row):
+        return 0.0
+    n_know = 0
+    for other in range(OF_WEEK, OF_WEEK + HALVES):
+        n_know += w[other, 0] <= np.float32(y) <= w[other, 1]
+    return beyond if 2 * n_know >= HALVES else 0.0
 
-    Returns (score in units, what has most of it, what an alarm that is due now is about).
 
-    s float64[N_NUMBERS], w float32[N_ENVELOPES, 2]  state;  resolution  smallest step of the meter, 0 if unknown
-    """
-    if not abs(raw) < MAX_VALUE:
-        return 0.0, NOTHING, NOTHING
-    n = s[TICKS] + 1.0
-    s[TICKS] = n
-    young = 1.0 / n
-    if n == 1.0:
-        s[ORIGIN] = raw
-        s[TIME] = t
-    x = raw - s[ORIGIN]  # small numbers: float32 envelopes stay exact
-    dt = t - s[TIME]
-    s[TIME] = t
-    age = s[AGE] + min(max(dt, 0.0), MAX_STEP_S)
-    s[AGE] = age
-    is_warm = age >= WARM_UP_S
-    has_before = n > 1.0 and abs(dt) <= GAP_S
-    if hour != s[HOUR]:
-        opposite = hour + HOURS // 2 if hour < HOURS // 2 else hour - HOURS // 2
-        for first in (OF_LEVEL, OF_DAY):
-            now = first + opposite
-            _forget(w, now)
-            w[now + HOURS, 0] = w[now, 0]
-            w[now + HOURS, 1] = w[now, 1]
-        s[HOUR] = hour
-    if age - s[DAYS] >= WARM_UP_S:
-        s[DAYS] = age
-        for row in range(OF_STEP, N_ENVELOPES):
-            _forget(w, row)
-        s[KNOWN_LOW], s[KNOWN_HIGH] = s[NEXT_LOW], s[NEXT_HIGH]
-        s[NEXT_LOW], s[NEXT_HIGH] = s[X_LOW], s[X_HIGH]
-        for low in (X_LOW, P_LOW, F_LOW):
-            half = 0.5 * FORGET * (s[low + 1] - s[low])
-            if half > 0.0:
-                s[low] += half
-                s[low + 1] -= half
+@kernel("f8(f8, f8, f8, f8)", inner=True)
+def _units(beyond, share, span, allowance):
+    """Return the units of a value that far outside of what has this span."""
+    return min(CAP, beyond / (share * (span + beyond) + allowance)) if beyond > 0.0 else 0.0
 
-    alarm = NOTHING
-    if s[WAIT] > 0.0:
-        has_stayed = (x - s[EDGE]) * s[UPWARDS] > 0.0
-        s[WAIT] = s[WAIT] - 1.0 if has_stayed else 0.0
-        if has_stayed and s[WAIT] == 0.0:
-            alarm = np.int64(s[ABOUT])
-    before = s[LAST]
-    x_span = max(s[X_HIGH] - s[X_LOW], 0.0)
-    p_span = max(s[P_HIGH] - s[P_LOW], 0.0)
-    f_span = max(s[F_HIGH] - s[F_LOW], 0.0)
-    y = x  # what it may teach
-    if is_warm and x_span > 0.0:
-        y = min(max(x, s[X_LOW] - x_span), s[X_HIGH] + x_span)
-    p, p_taught = x - s[MEAN_DAY], y - s[MEAN_DAY]
-    f = s[MEAN_FAST] + max(1.0 / FAST, young) * (y - s[MEAN_FAST])
-    s[MEAN_FAST] = f
-    width = np.sqrt(s[VARIANCE]) * CELL_SD
-    per_cell = 1.0 / width if width > 0.0 else 0.0
-    x_cell = _cell((s[LAST] - s[MEAN]) * per_cell)
-    f_cell = _cell((s[MEAN_MIDDLE] - s[MEAN]) * per_cell)
 
-    units, excused, best, term = 0.0, 0.0, 0.0, NOTHING
-    if is_warm:
-        floor = STEPS * max(s[SMALL], resolution) + RELATIVE * abs(raw)
-        noise = NOISES * s[MEAN_STEP] + floor
-        beyond = _of_hour(w, OF_LEVEL, hour, x)
-        u = min(CAP, beyond / (SHARE * (x_span + beyond) + noise)) if beyond > 0.0 else 0.0
-        units += u
-        if u > best:
-            best, term = u, LEVEL
-        beyond = _of_hour(w, OF_DAY, hour, p)
-        u = min(CAP, beyond / (SHARE * (p_span + beyond) + noise)) if beyond > 0.0 else 0.0
-        units += u
-        if u > best:
-            best, term = u, BY_DAY
-        if age < MONTH_S and s[KNOWN_LOW] <= x <= s[KNOWN_HIGH]:
-            excused = units
-        if has_before:
-            beyond = _of_cell(w, OF_STEP, x_cell, x, s[X_LOW], s[X_HIGH])
-            u = min(CAP, beyond / (SHARE * (x_span + beyond) + floor)) if beyond > 0.0 else 0.0
-            units += u
-            if u > best:
-                best, term = u, STEP
-            beyond = _of_cell(w, OF_TREND, f_cell, f, s[F_LOW], s[F_HIGH])
-            u = min(CAP, beyond / (SHARE_TREND * (f_span + beyond) + floor)) if beyond > 0.0 else 0.0
-            units += u
-            if u > best:
-                best, term = u, TREND
+@kernel("void(f8[::1], f4[:, ::1], i8)", inner=True)
+def _turn_hour(s, w, hour):
+    """Let the copies of the hour twelve hours away be those of now."""
+    opposite = hour + HOURS // 2 if hour < HOURS // 2 else hour - HOURS // 2
+    for first in (OF_LEVEL, OF_DAY):
+        now = first + opposite
+        _forget(w, now)
+        w[now + HOURS, 0] = w[now, 0]
+        w[now + HOURS, 1] = w[now, 1]
+    s[HOUR] = hour
 
+
+@kernel("void(f4[:, ::1])", inner=True)
+def _turn_day(w):
+    """Let all that is not of an hour forget a day's share; what was known at the end of the day before is known."""
+    for side in range(2):
+        w[KNOWN, side] = w[NEXT, side]
+        w[NEXT, side] = w[EVER, side]
+    for row in range(OF_STEP, KNOWN):
+        _forget(w, row)
+
+
+@kernel("void(f8[::1], f4[:, ::1], i8, i8, i8, i8, f8, f8, b1, f8)", inner=True)
+def _learn(s, w, hour, half, x_cell, f_cell, y, f, has_before, young):
+    """Take what a tick teaches: y, and f, the mean of half an hour."""
+    p, x_span = y - s[MEAN_DAY], _span(w, EVER)
     _teach(w, OF_LEVEL + hour, y)
-    _teach(w, OF_DAY + hour, p_taught)
-    s[X_LOW], s[X_HIGH] = min(s[X_LOW], y), max(s[X_HIGH], y)
-    s[P_LOW], s[P_HIGH] = min(s[P_LOW], p_taught), max(s[P_HIGH], p_taught)
-    s[F_LOW], s[F_HIGH] = min(s[F_LOW], f), max(s[F_HIGH], f)
+    _teach(w, OF_DAY + hour, p)
+    if s[HALF_DAY] != half + 1.0:
+        if s[HALF_DAY] > 0.0:
+            over = OF_WEEK + int(s[HALF_DAY]) - 1
+            for side in range(2):
+                _teach(w, over, np.float64(w[OF_HALF_DAY, side]))
+        s[HALF_DAY] = half + 1.0
+        w[OF_HALF_DAY, 0], w[OF_HALF_DAY, 1] = np.inf, -np.inf
+    _teach(w, OF_HALF_DAY, y)
+    _teach(w, EVER, y)
+    _teach(w, EVER_OF_DAY, p)
+    _teach(w, EVER_OF_TREND, f)
     if has_before:
         _teach(w, OF_STEP + x_cell, y)
         _teach(w, OF_TREND + f_cell, f)
@@ -252,31 +232,111 @@ def advance(s, w, t, hour, raw, resolution):
             s[SMALL] = min(d, STEP_DRIFT * s[SMALL]) if s[SMALL] > 0.0 else d
     s[LAST] = y
     s[MEAN_MIDDLE] += max(1.0 / MIDDLE, young) * (y - s[MEAN_MIDDLE])
-    s[MEAN_DAY] += max(1.0 / DAY, young) * p_taught
+    s[MEAN_DAY] += max(1.0 / DAY, young) * p
     a, e = max(1.0 / WEEK, young), y - s[MEAN]
     s[MEAN] += a * e
     s[VARIANCE] += a * (e * (y - s[MEAN]) - s[VARIANCE])
 
+
+@kernel("f8(f8[::1], f8)", inner=True)
+def _govern(s, units):
+    """Return what is told of so many units: 0 unless they are more than what was told of late."""
     told, since = s[TOLD] * (1.0 - 1.0 / GOVERN_TICKS), s[SINCE] + 1.0
     if since > REFRACTORY:
         s[LIMIT] = 0.0
     units /= 1.0 + GOVERN * told
-    excused /= 1.0 + GOVERN * told
-    if units > s[LIMIT]:
-        s[LIMIT] = units * GROW
-        s[SINCE] = 0.0
-        s[TOLD] = told + units
-        if age >= LEARN_S and units - excused >= ALARM and s[WAIT] == 0.0:
-            s[WAIT], s[ABOUT] = STAYS, term
-            s[UPWARDS] = 1.0 if x > before else -1.0
-            s[EDGE] = 0.5 * (x + before)
-            if x > s[KNOWN_HIGH]:
-                s[UPWARDS], s[EDGE] = 1.0, s[KNOWN_HIGH]
-            elif x < s[KNOWN_LOW]:
-                s[UPWARDS], s[EDGE] = -1.0, s[KNOWN_LOW]
-        return units, term, alarm
-    s[TOLD], s[SINCE] = told, since
-    return 0.0, NOTHING, alarm
+    if units <= s[LIMIT]:
+        s[TOLD], s[SINCE] = told, since
+        return 0.0
+    s[LIMIT] = units * GROW
+    s[SINCE] = 0.0
+    s[TOLD] = told + units
+    return units
+
+
+@kernel("Tuple((f8, i8, i8, b1))(f8[::1], f4[:, ::1], f4[::1], f8, i8, i8, f8, f8, b1)", inner=True)
+def advance(s, w, sums, t, hour, half, raw, resolution, waits):
+    """Take one tick of a tag: its value `raw` at t seconds, in this hour of the day and this half of a day of the week.
+
+    Returns (score in units, what has most of it, what an alarm that is due now is about, whether it drifts).
+
+    s float64[N_NUMBERS], w float32[N_ENVELOPES, 2], sums float32[N_SUMS]  state
+    resolution  smallest step of the meter, 0 if unknown;  waits  an alarm waits whether the value stays
+    """
+    if not abs(raw) < MAX_VALUE:
+        return 0.0, NOTHING, NOTHING, False
+    n = s[TICKS] + 1.0
+    s[TICKS] = n
+    young = 1.0 / n
+    if n == 1.0:
+        s[ORIGIN] = raw
+        s[TIME] = t
+    x = raw - s[ORIGIN]  # small numbers: float32 envelopes stay exact
+    dt = t - s[TIME]
+    s[TIME] = t
+    observed_s = min(max(dt, 0.0), MAX_STEP_S)
+    age = s[AGE] + observed_s
+    s[AGE] = age
+    is_warm = age >= WARM_UP_S
+    has_before = n > 1.0 and abs(dt) <= GAP_S
+    if hour != s[HOUR]:
+        _turn_hour(s, w, hour)
+    if age - s[DAYS_SEEN] >= WARM_UP_S:
+        s[DAYS_SEEN] = age
+        _turn_day(w)
+
+    x_span = _span(w, EVER)
+    y = x  # what it may teach
+    if is_warm and x_span > 0.0:
+        y = min(max(x, np.float64(w[EVER, 0]) - x_span), np.float64(w[EVER, 1]) + x_span)
+    f = s[MEAN_FAST] + max(1.0 / FAST, young) * (y - s[MEAN_FAST])
+    s[MEAN_FAST] = f
+    width = np.sqrt(s[VARIANCE]) * CELL_SD
+    per_cell = 1.0 / width if width > 0.0 else 0.0
+    x_cell = _cell((s[LAST] - s[MEAN]) * per_cell)
+    f_cell = _cell((s[MEAN_MIDDLE] - s[MEAN]) * per_cell)
+
+    units, excused, best, term, drift = 0.0, 0.0, 0.0, NOTHING, 0.0
+    if is_warm:
+        floor = STEPS * max(s[SMALL], resolution) + RELATIVE * abs(raw)
+        noise = NOISES * s[MEAN_STEP] + floor
+        u = _units(_of_hour(w, OF_LEVEL, hour, x), SHARE, x_span, noise)
+        units += u
+        if u > best:
+            best, term = u, LEVEL
+        u = _units(_of_hour(w, OF_DAY, hour, x - s[MEAN_DAY]), SHARE, _span(w, EVER_OF_DAY), noise)
+        units += u
+        if u > best:
+            best, term = u, BY_DAY
+        if w[KNOWN, 0] <= np.float32(x) <= w[KNOWN, 1]:
+            excused = units
+        if age >= MONTH_S:
+            u = _units(_of_half_day(w, half, x), SHARE, x_span, noise)
+            units += u
+            excused += u
+            if u > best:
+                best, term = u, WEEK_DAY
+        if has_before:
+            u = _units(_of_cell(w, OF_STEP, x_cell, x, EVER), SHARE, x_span, floor)
+            units += u
+            if u > best:
+                best, term = u, STEP
+            u = _of_cell(w, OF_TREND, f_cell, f, EVER_OF_TREND)
+            u = _units(u, SHARE_TREND, _span(w, EVER_OF_TREND), floor)
+            units += u
+            if u > best:
+                best, term = u, TREND
+        if w[KNOWN, 1] >= w[KNOWN, 0]:
+            drift = _units(_beyond(w, KNOWN, x), SHARE, _span(w, KNOWN), noise)
+    _learn(s, w, hour, half, x_cell, f_cell, y, f, has_before, young)
+
+    hours = observed_s / HOUR_S
+    alarm = judge_burst(units - excused, term, x, hours, age, waits, sums)
+    drifts = judge_drift(drift, hours, age, sums)
+    if alarm != NOTHING:
+        sums[HAS_TOLD_DRIFT] = 1.0  # it has been told that it is elsewhere
+    units = _govern(s, units)
+    return units, term if units > 0.0 else NOTHING, alarm, drifts
 
 
 @kernel("f8(i8, f8, u1[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8)", inner=True)
@@ -300,14 +360,14 @@ def _tick_of(i, t, kind, total, count, last, counter_value, counter_s, frames):
 @kernel(
     "void(i4[::1], i4[::1], i4[::1], i8[:, ::1], i8[:, ::1], f8[:, ::1], u4[:, ::1], u1[::1], u1[::1], f8[::1], "
     "i8[::1], i8[::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], "
-    "f8[:, ::1], f4[:, :, ::1], f8[:, ::1], u2[::1], u1[::1], f8[:, ::1], u2[:, ::1])"
+    "f8[:, ::1], f4[:, :, ::1], f4[:, ::1], f4[:, ::1], u2[::1], u1[::1], f8[:, ::1], u2[:, ::1])"
 )
 def step(
     ready, start, stop, time_ns, stamp_ns, value, quality, detect, kind, resolution,
     first_ns, began_ns, before_ns, frames, every_s, total, count, rough, last, counter_value, counter_s,
-    numbers, envelopes, noises, standing, busy, score, flags,
+    numbers, envelopes, sums, noises, standing, busy, score, flags,
 ):  # fmt: skip
-    """Advance every tag of the ready scans by each frame in turn; see `buckets` and `advance`.
+    """Advance every tag of the ready scans by each frame in turn; see `buckets`, `advance` and `noise`.
 
     first_ns int64[scans] state: when its first frame was, from which seconds are counted
     standing uint16[n] state: the flag of the last tick;  busy uint8[scans] state: whether one of its tags has one
@@ -333,7 +393,10 @@ def step(
                         continue
                     end_ns, is_judged = now, True
                 t = (end_ns - first_ns[number]) * S_PER_NS
-                hour = ((stamp_ns[k, number] - (now - end_ns)) // HOUR_NS) % HOURS
+                hours = (stamp_ns[k, number] - (now - end_ns)) // HOUR_NS  # since 1970, UTC
+                hour = hours % HOURS
+                half = (2 * (hours // HOURS + MONDAY) + hour // (HOURS // 2)) % HALVES
+                waits = every_s[number] < SLOWEST_S
                 n_frames = np.float64(frames[number])
                 frames[number] = 0
                 is_busy = False
@@ -347,16 +410,19 @@ def step(
                     standing[i] = 0
                     if not is_judged or detect[i] & (BIT_SHIFT | BIT_NOVELTY) == 0:
                         continue
-                    units, term, alarm = advance(numbers[i], envelopes[i], t, hour, x, resolution[i])
+                    units, term, alarm, drifts = advance(
+                        numbers[i], envelopes[i], sums[i], t, hour, half, x, resolution[i], waits
+                    )
                     if units > 0.0 and detect[i] & (BIT_SHIFT if term >= STEP else BIT_NOVELTY):
-                        score[k, i] = max(score[k, i], units / (units + ALARM))
+                        score[k, i] = max(score[k, i], units / (units + HALF))
                     if kind[i] == GAUGE and detect[i] & BIT_NOVELTY and judge_noise(rough_now, steps, noises[i]):
-                        score[k, i] = max(score[k, i], ALARM_SCORE)
                         standing[i] = NOISE
-                        is_busy = True
+                    if drifts and detect[i] & BIT_SHIFT:
+                        standing[i] = DRIFT
                     if alarm != NOTHING and detect[i] & (BIT_SHIFT if alarm >= STEP else BIT_NOVELTY):
-                        score[k, i] = max(score[k, i], ALARM_SCORE)
                         standing[i] = SHIFT if alarm >= STEP else NOVELTY
+                    if standing[i] != 0:
+                        score[k, i] = max(score[k, i], ALARM_SCORE)
                         is_busy = True
                 busy[number] = is_busy
             if busy[number]:
@@ -366,7 +432,7 @@ def step(
 
 
 class Novelty:
-    """What a tag has never done before, at this hour or after what it did just now."""
+    """What a tag has never done before, at this hour or after what it did just now, and where it never was."""
 
     name: Final = "novelty"
     axes: Final[Mapping[str, Axis | None]] = MappingProxyType(
@@ -378,8 +444,6 @@ class Novelty:
         n, n_scans = tags.n, tags.n_scans
         numbers = np.zeros((n, N_NUMBERS))
         numbers[:, HOUR] = -1.0
-        numbers[:, [X_LOW, P_LOW, F_LOW, KNOWN_LOW, NEXT_LOW]] = np.inf
-        numbers[:, [X_HIGH, P_HIGH, F_HIGH, KNOWN_HIGH, NEXT_HIGH]] = -np.inf
         numbers[:, SINCE] = NEVER
         envelopes = np.empty((n, N_ENVELOPES, 2), np.float32)
         envelopes[:, :, 0], envelopes[:, :, 1] = np.inf, -np.inf
@@ -394,7 +458,8 @@ class Novelty:
             "counter_s": np.zeros(n),
             "numbers": numbers,
             "envelopes": envelopes,
-            "noises": np.zeros((n, N_NOISE)),
+            "sums": np.zeros((n, N_SUMS), np.float32),
+            "noises": np.zeros((n, N_NOISE), np.float32),
             "standing": np.zeros(n, np.uint16),
             "busy": np.zeros(n_scans, np.uint8),
         }
@@ -405,9 +470,9 @@ class Novelty:
         step(
             turn.ready, t.scan_start, t.scan_stop, turn.time_ns, turn.stamp_ns, turn.value, turn.quality,
             t.detect, t.kind, t.resolution,
-            s["first_ns"], s["began_ns"], s["before_ns"], s["frames"], s["every_s"], s["total"], s["count"], s["rough"],
-            s["last"],
-            s["counter_value"], s["counter_s"], s["numbers"], s["envelopes"], s["noises"], s["standing"], s["busy"],
+            s["first_ns"], s["began_ns"], s["before_ns"], s["frames"], s["every_s"],
+            s["total"], s["count"], s["rough"], s["last"], s["counter_value"], s["counter_s"],
+            s["numbers"], s["envelopes"], s["sums"], s["noises"], s["standing"], s["busy"],
             turn.score, turn.flags,
         )  # fmt: skip
 

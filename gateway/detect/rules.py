@@ -128,7 +128,7 @@ def look(
 
 
 _LIMIT_COLUMNS: Final = "f8[:, ::1], f8[::1], i8[::1], i8[::1], i8[:, ::1]"
-_SPIKE_COLUMNS: Final = "i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], i8[::1], i8[::1], i8[::1]"
+_SPIKE_COLUMNS: Final = "i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:, ::1], i8[::1], i8[::1], i8[::1]"
 
 
 @kernel(
@@ -140,7 +140,7 @@ def step(
     quiet_low, quiet_high, rate, still_from, z_alarm, resolution,
     mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, hint, first_ns, before_ns, busy,
     limit, deadband, on_delay_ns, off_delay_ns, since_ns,
-    away_ns, home, size_away, jump, blip, counted_ns, told_ns, group,
+    away_ns, home, size_away, jump, blip, levels, counted_ns, told_ns, group,
     standing, score, flags,
 ):  # fmt: skip
     """Advance every tag of the ready scans by each frame in turn; see `look`, `judge_limits`, `judge_spike`.
@@ -187,7 +187,7 @@ def step(
                         is_known = now - first_ns[number] >= KNOWN_NS
                         judge_spike(
                             i, now, value[k, i], mean[i], is_away, is_known,
-                            away_ns, home, size_away, jump, blip, counted_ns, told_ns, group, standing,
+                            away_ns, home, size_away, jump, blip, levels, counted_ns, told_ns, group, standing,
                         )  # fmt: skip
                     rose = standing[i] & ~was
                     if rose & (RATE | FROZEN | SPIKE):
@@ -233,6 +233,7 @@ class Rules:
             "size_away": np.zeros(n),
             "jump": np.zeros(n),
             "blip": np.zeros(n),
+            "levels": np.tile([np.inf, -np.inf], (n, 1)),
             "counted_ns": np.zeros(n, np.int64),
             "told_ns": np.zeros(n, np.int64),
             "standing": np.zeros(n, np.uint16),
@@ -251,7 +252,8 @@ class Rules:
             s["mean"], s["variance"], s["seen"], s["last"], s["idle"], s["still"], s["rest"], s["share"], s["polls"],
             s["moves"], s["longest"], self._hint, s["first_ns"], s["before_ns"], s["busy"],
             t.limit, t.deadband, t.on_delay_ns, t.off_delay_ns, s["since_ns"],
-            s["away_ns"], s["home"], s["size_away"], s["jump"], s["blip"], s["counted_ns"], s["told_ns"], s["group"],
+            s["away_ns"], s["home"], s["size_away"], s["jump"], s["blip"], s["levels"],
+            s["counted_ns"], s["told_ns"], s["group"],
             s["standing"], turn.score, turn.flags,
         )  # fmt: skip
 

@@ -4,7 +4,8 @@ What returns at once is the meter, what stays is the process; and what moves sev
 operation, not a fault of one of them. So a verdict waits until the value is back, or for some seconds, and looks at
 the neighbours: a pump that starts is no alarm of twelve tags. A jump that stays is told only of a tag that has shown a
 week of what its operators do to it.
-What has happened before, alone and as large, is usual: a load may come in pulses.
+What has happened before, alone and as large, is usual: a load may come in pulses. And a jump that stays is usual if it
+leads to where another one has led before, or from where: a pump stops as high as it ran.
 Source of the z-score: Roberts, "Control chart tests based on geometric moving averages", Technometrics 1 (1959).
 """
 
@@ -38,17 +39,20 @@ STANDS_NS: Final = 300_000_000_000  # of the flag: who is still away then has a 
 
 
 @kernel(
-    "void(i8, i8, f8, f8, b1, b1, i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], i8[::1], i8[::1], i8[::1], u2[::1])",
+    "void(i8, i8, f8, f8, b1, b1, i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:, ::1], i8[::1], i8[::1], i8[::1], "
+    "u2[::1])",
     inner=True,
 )
 def judge_spike(
-    i, now, value, mean, is_away, is_known, away_ns, home, size_away, jump, blip, counted_ns, told_ns, group, standing
+    i, now, value, mean, is_away, is_known, away_ns, home, size_away, jump, blip, levels, counted_ns, told_ns, group,
+    standing,
 ):  # fmt: skip
     """Advance tag i by one good value, farther from its mean than the alarm if is_away.
 
     A jump that stays is told if the tag is_known.
     away_ns int64[n] state, see CALM; home, size_away float64[n], where the jump began and how far it went
     jump, blip float64[n] state, the largest that stayed, and that returned, of those that the tag made alone
+    levels float64[n, 2] state, the span of the levels that jumps led from and to
     counted_ns int64[n] state, of which group a tag was last; group int64[4] state: when the last group of jumps began,
             how many tags it has, and both of the group before;  told_ns int64[n] state, when the verdict was
     standing uint16[n] state, of which SPIKE is ours
@@ -76,6 +80,15 @@ def judge_spike(
         jump[i] *= left
         blip[i] *= left
         is_usual = size_away[i] <= USUAL * (jump[i] if has_stayed else blip[i])
+        if has_stayed:
+            if levels[i, 1] > levels[i, 0]:
+                fade = 0.5 * (1.0 - left) * (levels[i, 1] - levels[i, 0])
+                levels[i, 0] += fade
+                levels[i, 1] -= fade
+            slack = (USUAL - 1.0) * size_away[i]
+            is_usual = is_usual or levels[i, 0] - slack <= value <= levels[i, 1] + slack
+            levels[i, 0] = min(levels[i, 0], min(value, home[i]))
+            levels[i, 1] = max(levels[i, 1], max(value, home[i]))
         if is_operation:
             away_ns[i] = OPERATED
         else:
@@ -87,6 +100,8 @@ def judge_spike(
         told_ns[i] = now
     if (away_ns[i] == SETTLED or away_ns[i] == TOLD) and is_away:
         jump[i] = max(jump[i], size_away[i])
+    if away_ns[i] < CALM and is_away:
+        levels[i, 0], levels[i, 1] = min(levels[i, 0], value), max(levels[i, 1], value)
     if away_ns[i] == TOLD and now - told_ns[i] > STANDS_NS:
         away_ns[i] = SETTLED
     if away_ns[i] == TOLD:

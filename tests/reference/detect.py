@@ -148,6 +148,7 @@ class Spike:
     def __init__(self, jumps):
         self.jumps, self.jump, self.height = jumps, None, 0.0
         self.largest = {"stayed": 0.0, "returned": 0.0}  # of those that it made alone; half is forgotten in four weeks
+        self.levels = None  # between which those that stayed led, forgotten as fast
         self.verdict = None
 
     def step(self, now, value, mean, is_away, is_known):
@@ -167,6 +168,8 @@ class Spike:
             self._judge(now, value, is_away, is_known)
         if jump.judged is not None and is_away and not jump.is_operation:
             self.largest["stayed"] = max(self.largest["stayed"], jump.height)
+        if jump.judged is not None and is_away:
+            self._visit(value)
         if not is_away:
             self.jump = None
         return jump.is_told and now - jump.judged <= 300 * SECOND
@@ -178,11 +181,28 @@ class Spike:
             self.largest[what] *= 0.5 ** (weeks / 4)
         self.verdict = jump.judged = now
         jump.is_operation = len(jump.group) >= 3
+        what = "stayed" if jump.has_stayed(value, is_away) else "returned"
+        was_there = what == "stayed" and self._was_at(value, jump.height / 4, 0.5 ** (weeks / 4))
+        if what == "stayed":
+            self._visit(jump.home)
+            self._visit(value)
         if jump.is_operation:
             return
-        what = "stayed" if jump.has_stayed(value, is_away) else "returned"
-        jump.is_told = jump.height > 1.25 * self.largest[what] and (is_known or what == "returned")
+        is_news = jump.height > 1.25 * self.largest[what] and not was_there
+        jump.is_told = is_news and (is_known or what == "returned")
         self.largest[what] = max(self.largest[what], jump.height)
+
+    def _visit(self, level):
+        low, high = self.levels or (level, level)
+        self.levels = min(low, level), max(high, level)
+
+    def _was_at(self, level, slack, left):
+        if self.levels is None:
+            return False
+        low, high = self.levels
+        fade = (1.0 - left) * (high - low) / 2
+        self.levels = low + fade, high - fade
+        return self.levels[0] - slack <= level <= self.levels[1] + slack
 
 
 class Gauge:
@@ -240,13 +260,16 @@ class Chatter:
 
 
 class Governor:
-    """Of one asset one flag of statistics is told an hour: who comes later is withheld for as long as it stands."""
+    """Of one asset one flag of statistics is told an hour, and of all assets one that the weather may bring in ten
+    minutes: who comes later is withheld for as long as it stands.
+    """
 
-    GOVERNED = frozenset({"spike", "shift", "novelty", "noise", "health"})
+    COMMON = frozenset({"shift", "drift", "novelty"})
+    GOVERNED = COMMON | {"spike", "noise", "health"}
 
     def __init__(self, asset_of):
         self.asset_of = asset_of
-        self.told = {}
+        self.told, self.told_common = {}, None
         self.standing = [set() for _ in asset_of]
         self.withheld = [set() for _ in asset_of]
 
@@ -260,9 +283,13 @@ class Governor:
             self.withheld[i] &= governed
             asset = self.asset_of[i]
             if begins:
-                if asset in self.told and now - self.told[asset] < 3600 * SECOND:
+                was_told = asset in self.told and now - self.told[asset] < 3600 * SECOND
+                is_common = self.told_common is not None and now - self.told_common < 600 * SECOND
+                if was_told or (is_common and begins <= self.COMMON):
                     self.withheld[i] |= begins
                 else:
                     self.told[asset] = now
+                    if begins & self.COMMON:
+                        self.told_common = now
             out.append(found - self.withheld[i])
         return out

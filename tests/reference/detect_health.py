@@ -6,6 +6,7 @@ WEEK_S = 7 * 86400.0
 SKIP, COMMISSION = 50, 400
 NOTHING = NOBODY = -1
 NOT_TOLD = -2
+OPERATED = -3
 
 
 def solve(a, b):
@@ -206,9 +207,11 @@ class Asset:
         if self.blamed == NOBODY and t - self.raised >= 60.0:
             is_news = height > 1.5 * self.usual
             is_known = t - self.began >= WEEK_S
-            self.blamed = self.cause if is_news and is_known and not self._was_operated() else NOT_TOLD
+            self.blamed = self.cause if is_news and is_known else NOT_TOLD
+            if self._was_operated():
+                self.blamed = OPERATED
             self.usual *= 0.98
-        if self.blamed != NOBODY:
+        if self.blamed not in (NOBODY, OPERATED):
             self.usual = max(self.usual, height)
 
     def _was_operated(self):

@@ -1,11 +1,11 @@
-"""Five-minute buckets and the four envelopes as a textbook would have them: one scan, one tag, plain Python numbers."""
+"""Five-minute buckets, five envelopes and two sums as a textbook would have them: one scan, one tag, plain numbers."""
 
 import math
 import struct
 
 SECOND = 1_000_000_000
 GAUGE, COUNTER, STATE = "gauge", "counter", "state"
-LEVEL, DAY, STEP, TREND = "level", "day", "step", "trend"
+LEVEL, DAY, WEEK, STEP, TREND = "level", "day", "week", "step", "trend"
 
 
 def single(x):
@@ -153,6 +153,28 @@ class OfCells:
         return seen.outside(x) if seen.high >= seen.low else ever.outside(x)
 
 
+class OfWeek:
+    """An envelope for each half of a day of the week, which learns of it when it is over."""
+
+    def __init__(self):
+        self.halves = [Envelope() for _ in range(14)]
+        self.now, self.seen = None, Envelope()
+
+    def outside(self, half, x):
+        known = self.halves[half]
+        beyond = known.outside(x) if known.high >= known.low else 0.0
+        know = [each for each in self.halves if each.low <= single(x) <= each.high]
+        return beyond if beyond > 2.0 * known.size and len(know) >= 7 else 0.0
+
+    def hold(self, half, x):
+        if half != self.now:
+            if self.now is not None:
+                self.halves[self.now].hold(self.seen.low)
+                self.halves[self.now].hold(self.seen.high)
+            self.now, self.seen = half, Envelope()
+        self.seen.hold(x)
+
+
 def cell_of(z):
     """Return the cell of a value z cell widths from the mean."""
     return min(15, max(0, math.floor(z + 0.5) + 8))
@@ -166,21 +188,25 @@ class Novelty:
         self.n, self.origin, self.time, self.age, self.aged, self.hour = 0, 0.0, 0.0, 0.0, 0.0, None
         self.last = self.of_half_hour = self.of_three_hours = self.of_day = self.mean = self.variance = 0.0
         self.noise = self.smallest = 0.0
-        self.x, self.p, self.f = Span(), Span(), Span()
-        self.known, self.known_next = Span(), Span()  # that of x a day or two ago
+        self.x, self.p, self.f = Envelope(), Envelope(), Envelope()
+        self.known, self.known_next = Envelope(), Envelope()  # that of x a day or two ago
         self.level, self.day, self.after_step, self.after_trend = OfDay(), OfDay(), OfCells(), OfCells()
+        self.week = OfWeek()
         self.told, self.peak, self.since = 0.0, 0.0, math.inf
-        self.waiting = None
+        self.burst, self.drift = Burst(), Drift()
 
-    def step(self, t, hour, raw):
-        """Take a value at t seconds; returns (units, which of the four has most of them, which alarms or None)."""
+    def step(self, t, hour, half, raw, waits):
+        """Take a value at t seconds; returns (units, which of the five has most of them, which alarms or None, whether
+        it drifts).
+        """
         if raw is None or not abs(raw) < 1e30:
-            return 0.0, None, None
+            return 0.0, None, None, False
         self.n += 1
         if self.n == 1:
             self.origin, self.time = raw, t
         x, seconds, self.time = raw - self.origin, t - self.time, t
-        self.age += min(max(seconds, 0.0), 7200.0)
+        observed = min(max(seconds, 0.0), 7200.0)
+        self.age += observed
         self._pass_time(hour)
         is_warm = self.age >= 86400.0
         has_before = self.n > 1 and abs(seconds) <= 21600.0
@@ -189,24 +215,15 @@ class Novelty:
             y = min(max(x, self.x.low - self.x.size), self.x.high + self.x.size)
         f = self._follow("of_half_hour", y, 6.0)
         cells = self._cell(self.last), self._cell(self.of_three_hours)
-        due = self._wait(x)
-        units, excused, term = self._score(raw, x, f, hour, cells, has_before) if is_warm else (0.0, 0.0, None)
-        from_where = self.last
-        self._learn(y, f, hour, cells, has_before)
-        return *self._govern(units, excused, term, x, from_where), due
-
-    def _wait(self, x):
-        """Return what an alarm is about that has waited for three more ticks on its side of the edge."""
-        if self.waiting is None:
-            return None
-        if not self.waiting.holds(x):
-            self.waiting = None
-            return None
-        self.waiting.ticks -= 1
-        if self.waiting.ticks:
-            return None
-        about, self.waiting = self.waiting.about, None
-        return about
+        units, excused, term, away = 0.0, 0.0, None, 0.0
+        if is_warm:
+            units, excused, term, away = self._score(raw, x, f, hour, half, cells, has_before)
+        self._learn(y, f, hour, half, cells, has_before)
+        due = self.burst.step(units - excused, term, x, observed / 3600.0, self.age, waits)
+        drifts = self.drift.step(away, observed / 3600.0, self.age)
+        if due:
+            self.drift.has_told = True
+        return *self._govern(units, term), due, drifts
 
     def _pass_time(self, hour):
         if hour != self.hour:
@@ -216,7 +233,7 @@ class Novelty:
         if self.age - self.aged >= 86400.0:
             self.aged = self.age
             self.known, self.known_next = self.known_next, self.x.copy()
-            for each in (*self.after_step.cells, *self.after_trend.cells, self.x, self.p, self.f):
+            for each in (*self.after_step.cells, *self.after_trend.cells, *self.week.halves, self.x, self.p, self.f):
                 each.shrink()
 
     def _follow(self, name, y, memory):
@@ -229,7 +246,7 @@ class Novelty:
         width = 0.45 * math.sqrt(self.variance)
         return cell_of((value - self.mean) * (1.0 / width if width > 0.0 else 0.0))
 
-    def _score(self, raw, x, f, hour, cells, has_before):
+    def _score(self, raw, x, f, hour, half, cells, has_before):
         digit = 0.5 * max(self.smallest, self.resolution) + 1e-9 * abs(raw)
         noise = 2.4 * self.noise + digit
         p = x - self.of_day
@@ -237,24 +254,33 @@ class Novelty:
             (self.level.outside(hour, x), 0.05, self.x, noise, LEVEL),
             (self.day.outside(hour, p), 0.05, self.p, noise, DAY),
         ]
+        if self.age >= 28 * 86400.0:
+            found.append((self.week.outside(half, x), 0.05, self.x, noise, WEEK))
         if has_before:
             found.append((self.after_step.outside(cells[0], x, self.x), 0.05, self.x, digit, STEP))
             found.append((self.after_trend.outside(cells[1], f, self.f), 0.10, self.f, digit, TREND))
-        total, most, term, of_hours = 0.0, 0.0, None, 0.0
+        total, most, term, of_hours, of_week = 0.0, 0.0, None, 0.0, 0.0
         for beyond, share, span, allowance, name in found:
-            units = min(4.0, beyond / (share * (span.size + beyond) + allowance)) if beyond > 0.0 else 0.0
+            units = units_of(beyond, share, span.size, allowance)
             total += units
             if units > most:
                 most, term = units, name
             if name in (LEVEL, DAY):
                 of_hours += units
-        was_there = self.known.low <= x <= self.known.high
-        return total, of_hours if was_there and self.age < 28 * 86400.0 else 0.0, term
+            if name == WEEK:
+                of_week = units
+        if not self.known.low <= single(x) <= self.known.high:
+            of_hours = 0.0
+        away = 0.0
+        if self.known.high >= self.known.low:
+            away = units_of(self.known.outside(x), 0.05, self.known.size, noise)
+        return total, of_hours + of_week, term, away
 
-    def _learn(self, y, f, hour, cells, has_before):
+    def _learn(self, y, f, hour, half, cells, has_before):
         p = y - self.of_day
         self.level.now[hour].hold(y)
         self.day.now[hour].hold(p)
+        self.week.hold(half, y)
         span = self.x.size
         self.x.hold(y)
         self.p.hold(p)
@@ -273,33 +299,81 @@ class Novelty:
         self.mean += weight * error
         self.variance += weight * (error * (y - self.mean) - self.variance)
 
-    def _govern(self, units, excused, term, x, from_where):
+    def _govern(self, units, term):
         self.told *= 1.0 - 1.0 / 10_000.0
         self.since += 1.0
-        louder = 1.0 + 0.04 * self.told
-        units, excused = units / louder, excused / louder
+        units /= 1.0 + 0.04 * self.told
         if self.since > 96.0:
             self.peak = 0.0
         if not units > self.peak:
             return 0.0, None
         self.told, self.peak, self.since = self.told + units, 1.4 * units, 0.0
-        if self.age >= 7 * 86400.0 and units - excused >= 5.0 and self.waiting is None:
-            self.waiting = Waiting(term, x, from_where, self.known)
         return units, term
 
 
-class Waiting:
-    """An alarm that waits whether the value stays: beyond all that was, or else beyond half of the way it came."""
+def units_of(beyond, share, size, allowance):
+    """Return the units of a value that far outside of what has this size."""
+    return min(4.0, beyond / (share * (size + beyond) + allowance)) if beyond > 0.0 else 0.0
 
-    def __init__(self, about, x, before, known):
-        self.about, self.ticks, self.is_up, self.edge = about, 3, x > before, (x + before) / 2
-        if x > known.high:
-            self.is_up, self.edge = True, known.high
-        elif x < known.low:
-            self.is_up, self.edge = False, known.low
 
-    def holds(self, x):
-        return x > self.edge if self.is_up else x < self.edge
+class Burst:
+    """Units of novelty that add up faster than they wear off: (sum, largest so far, who waits)."""
+
+    def __init__(self):
+        self.sum, self.peak, self.largest, self.has_told = 0.0, 0.0, 0.0, False
+        self.home, self.waiting = 0.0, None
+
+    def step(self, units, term, x, hours, age, waits):
+        """Return what an alarm is about, None if there is none."""
+        self.largest = single(self.largest * (1.0 - 0.00103 * hours))
+        self.sum = single(min(max(self.sum + units - 1.0, 0.0), 24.0))
+        due = self._wait(x)
+        if self.sum == 0.0:
+            self.largest, self.peak = max(self.largest, self.peak), 0.0
+            self.has_told, self.home = False, single(x)
+            return due
+        self.peak = max(self.peak, self.sum)
+        enough = max(8.0 * max(1.0, 7 * 86400.0 / age) ** 3, 0.7 * self.largest)
+        if self.sum >= enough and not self.has_told:
+            self.has_told = True
+            if not waits:
+                return term
+            self.waiting = [3, term, x > self.home, single((x + self.home) / 2)]
+        return due
+
+    def _wait(self, x):
+        """Return what an alarm is about that has waited for three more ticks on its side of the edge."""
+        if self.waiting is None:
+            return None
+        _, term, is_up, edge = self.waiting
+        if not (x > edge if is_up else x < edge):
+            self.waiting, self.sum = None, 0.0
+            return None
+        self.waiting[0] -= 1
+        if self.waiting[0]:
+            return None
+        self.waiting = None
+        return term
+
+
+class Drift:
+    """Units beyond what was known, times hours."""
+
+    def __init__(self):
+        self.sum, self.peak, self.largest, self.has_told = 0.0, 0.0, 0.0, False
+
+    def step(self, units, hours, age):
+        """Return whether an alarm is due."""
+        self.largest = single(self.largest * (1.0 - 0.00103 * hours))
+        self.sum = single(max(self.sum + (units - 1.0) * hours, 0.0))
+        if self.sum == 0.0:
+            self.largest, self.peak, self.has_told = max(self.largest, self.peak), 0.0, False
+            return False
+        self.peak = max(self.peak, self.sum)
+        if self.sum < max(3.0, self.largest) or self.has_told:
+            return False
+        self.has_told = True
+        return age >= 7 * 86400.0
 
 
 class Noise:
@@ -312,16 +386,16 @@ class Noise:
         """Return whether it is 2.5 times louder than ever in a week and more."""
         if steps < 20:
             return False
-        self.means = [*self.means[-2:], way / steps]
-        least = min(self.means) if len(self.means) == 3 else 0.0
+        least = min(way / steps, *self.means) if len(self.means) == 2 else 0.0
+        self.means = [*self.means[-1:], single(way / steps)]
         is_louder = self.n >= 2016 and self.loudest > 0.0 and least > 2.5 * self.loudest
-        self.loudest = max((1.0 - 0.005 / 288.0) * self.loudest, least)
+        self.loudest = single(max((1.0 - 0.005 / 288.0) * self.loudest, least))
         self.n += 1
         return is_louder
 
 
 class Scan:
-    """The tags of one scan: what is told of each frame, novelty and shift."""
+    """The tags of one scan: what is told of each frame."""
 
     def __init__(self, kinds, resolution=0.0):
         self.clock, self.buckets = Clock(), [Bucket(kind) for kind in kinds]
@@ -330,7 +404,7 @@ class Scan:
         self.standing = [None] * len(kinds)
 
     def step(self, now, stamp, values):
-        """Take a frame; returns of each tag ("shift", "novelty" or None, score)."""
+        """Take a frame; returns of each tag ("shift", "novelty", "drift", "noise" or None, score)."""
         score = [0.0] * len(values)
         ended, ends = self.clock.step(now)
         if ended is not None:
@@ -345,15 +419,19 @@ class Scan:
 
     def _close(self, end, stamp, is_judged, values, frames, score):
         """End the bucket of every tag that has a value now; that of another one goes on, and so does its flag."""
-        t, hour = (end - self.clock.first) * 1e-9, stamp // (3600 * SECOND) % 24
+        t, hours = (end - self.clock.first) * 1e-9, stamp // (3600 * SECOND)
+        hour, day_of_week = hours % 24, (hours // 24 + 3) % 7
+        half, waits = 2 * day_of_week + hour // 12, self.clock.usual < 150.0
         for i, value in enumerate(values):
             if value is None:
                 continue
             noise = self.buckets[i].noise()
             x = self.buckets[i].close(t, frames)
-            units, _, about = self.tags[i].step(t, hour, x) if is_judged else (0.0, None, None)
+            units, about, drifts = 0.0, None, False
+            if is_judged:
+                units, _, about, drifts = self.tags[i].step(t, hour, half, x, waits)
             is_noisy = is_judged and self.buckets[i].kind == GAUGE and self.noises[i].step(*noise)
-            score[i] = max(score[i], units / (units + 5.0), 0.5 if about or is_noisy else 0.0)
-            self.standing[i] = "noise" if is_noisy else None
+            score[i] = max(score[i], units / (units + 5.0), 0.5 if about or drifts or is_noisy else 0.0)
+            self.standing[i] = "drift" if drifts else "noise" if is_noisy else None
             if about:
                 self.standing[i] = "shift" if about in (STEP, TREND) else "novelty"

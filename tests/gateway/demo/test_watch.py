@@ -13,7 +13,7 @@ from tests.servers import until
 
 BASE = "corridor/v1/link43/ps1/gw1"
 EVENT = json.dumps(
-    {"time": 1, "kind": "anomaly", "device": "pt-100", "tag": "discharge_pressure", "reason": "frozen", "text": "frozen"}
+    {"time": 1, "kind": "anomaly", "device": "pt-100", "tag": "discharge_pressure", "reason": "frozen", "text": ""}
 ).encode()
 
 

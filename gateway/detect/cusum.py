@@ -1,0 +1,96 @@
+"""CUSUM: how much novelty, one tick after the other, adds up to an alarm.
+
+Two cumulative sums of a tag, each of which loses its allowance at every tick and alarms once, when it is above its
+limit; from 0 on it may alarm again:
+
+    burst  the units of `novelty` of a tick, less 1; limit 8. What is new keeps on being new where something is wrong,
+           and what is as new as half of what the tag has shown before is not. It waits for a quarter of an hour whether
+           the value stays: a test, a visit, a valve that is moved are over by then, and what jumps and returns is
+           `spike`'s. A tag that is read too seldom for `spike` does not wait.
+    drift  how far the value lies beyond all that was known two days ago, in units an hour, less 1; limit 3, and more
+           than ever before. Each hour of a creeping meter excuses the next one, but not what was known.
+
+The limit of the burst falls with what is known: eight times (week / age) cubed. The drift is silent for a week.
+
+Source: Page, "Continuous inspection schemes", Biometrika 41 (1954). Allowances and limits: docs/detectors.md.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from drivers.jit import kernel
+
+WEEK_S: Final = 604_800.0
+HOUR_S: Final = 3_600.0
+ALLOWANCE: Final = 1.0  # units: of a tick, and of an hour; the noise of a tag that does what it always did stays below
+BURST: Final = 8.0  # units: two opinions of four, and again at the next tick
+MOST: Final = 3.0 * BURST  # that a burst remembers: in two hours without news it is over
+USUAL: Final = 0.7  # of the largest burst that the tag has shown is no news
+GRADE: Final = 3.0  # power of week / age with which the first days ask for more
+STAYS: Final = 3.0  # ticks after a burst until its alarm: a quarter of an hour
+DRIFT: Final = 3.0  # units times hours
+FORGET: Final = 0.001_03  # of the largest so far, an hour: half in four weeks, as of what is usual to `spike`
+
+# Columns of float32[n, N_SUMS].
+SUM, PEAK, LARGEST, HAS_TOLD = range(4)
+HOME, WAIT, ABOUT, EDGE, UPWARDS = range(4, 9)
+DRIFTED, FARTHEST, LARGEST_DRIFT, HAS_TOLD_DRIFT = range(9, 13)
+N_SUMS: Final = 13
+
+
+@kernel("i8(f8, i8, f8, f8, f8, b1, f4[::1])", inner=True)
+def judge_burst(units, term, x, hours, age_s, waits, s):
+    """Take the units of a tick, what has most of them, the value, and for how many hours; return what an alarm is about
+    that is due, or 0.
+
+    s float32[N_SUMS] state
+    """
+    s[SUM] = max(0.0, min(np.float64(s[SUM]) + units - ALLOWANCE, MOST))
+    s[LARGEST] = np.float64(s[LARGEST]) * (1.0 - FORGET * hours)
+    due = 0
+    if s[WAIT] > 0.0:
+        if (x - np.float64(s[EDGE])) * np.float64(s[UPWARDS]) > 0.0:
+            s[WAIT] -= np.float32(1.0)
+            if s[WAIT] == 0.0:
+                due = int(s[ABOUT])
+        else:
+            s[WAIT] = s[SUM] = 0.0  # it is back
+    if s[SUM] == 0.0:
+        s[LARGEST] = max(s[LARGEST], s[PEAK])
+        s[PEAK] = s[HAS_TOLD] = 0.0
+        s[HOME] = x
+        return due
+    s[PEAK] = max(s[PEAK], s[SUM])
+    limit = BURST * max(1.0, WEEK_S / max(age_s, 1.0)) ** GRADE
+    if np.float64(s[SUM]) < max(limit, USUAL * np.float64(s[LARGEST])) or s[HAS_TOLD] > 0.0:
+        return due
+    s[HAS_TOLD] = 1.0
+    if not waits:
+        return term
+    s[WAIT], s[ABOUT] = STAYS, term
+    home = np.float64(s[HOME])
+    s[UPWARDS] = 1.0 if x > home else -1.0
+    s[EDGE] = 0.5 * (home + x)
+    return due
+
+
+@kernel("b1(f8, f8, f8, f4[::1])", inner=True)
+def judge_drift(units, hours, age_s, s):
+    """Take by how many units a value lies beyond what was known, and since how many hours; return whether it drifts.
+
+    s float32[N_SUMS] state
+    """
+    s[LARGEST_DRIFT] = np.float64(s[LARGEST_DRIFT]) * (1.0 - FORGET * hours)
+    s[DRIFTED] = max(0.0, np.float64(s[DRIFTED]) + (units - ALLOWANCE) * hours)
+    if s[DRIFTED] == 0.0:
+        s[LARGEST_DRIFT] = max(s[LARGEST_DRIFT], s[FARTHEST])
+        s[FARTHEST] = s[HAS_TOLD_DRIFT] = 0.0
+        return False
+    s[FARTHEST] = max(s[FARTHEST], s[DRIFTED])
+    if np.float64(s[DRIFTED]) < max(DRIFT, np.float64(s[LARGEST_DRIFT])) or s[HAS_TOLD_DRIFT] > 0.0:
+        return False
+    s[HAS_TOLD_DRIFT] = 1.0
+    return age_s >= WEEK_S
