@@ -134,6 +134,14 @@ def learn_others(first, n, members, meter, matrix, scratch):
             matrix[members[first + j], k] = scratch[j, k] / scratch[j, j] / sd if sd > 0.0 else 0.0
 
 
+@kernel("UniTuple(f8, 2)(f8, f8, f8)", inner=True)
+def _two_largest(z, worst, second):
+    """Return the two largest of these, of which worst is not below second."""
+    if z > worst:
+        return z, worst
+    return worst, max(z, second)
+
+
 @kernel(
     "Tuple((f8, f8, f8, i8, b1, b1, f8))(i8, i8, i4[::1], f8[::1], f8[:, ::1], f8[::1], f8[::1], f8, b1)", inner=True
 )
@@ -183,10 +191,7 @@ def look_at_each(first, n, members, value, meter, departure, asset, limit, is_le
             most = max(most, rows)
             if rows > 2.0 * SKIP:
                 z = r - EXCESS - (0.0 if rows > COMMISSION else (GROSS - 1.0) * LIMIT)
-                if z > worst:
-                    worst, second = z, worst
-                elif z > second:
-                    second = z
+                worst, second = _two_largest(z, worst, second)
                 if r > best:
                     best, cause = r, i
         if rows <= COMMISSION or r < (EXCESS if in_alarm else EXCESS + limit):
@@ -261,10 +266,7 @@ def look_at_all(
         elif asset[ENDING] > 0.0:
             meter[i, V_OTHERS] += h
         z = r - EXCESS
-        if z > worst:
-            worst, second = z, worst
-        elif z > second:
-            second = z
+        worst, second = _two_largest(z, worst, second)
         if r > best:
             best, cause = r, i
     return worst, second, cause

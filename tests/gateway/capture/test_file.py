@@ -141,7 +141,10 @@ def test_what_cannot_be_is_told_with_file_and_line(tmp_path, line, old, new, wro
 def test_a_file_cut_anywhere_is_told(tmp_path):
     raw = (scenes.DATA / "rtu_late_answer.jsonl").read_bytes()
     path = tmp_path / "c.jsonl"
-    for n in range(len(raw)):
+    ends = [k for k, byte in enumerate(raw) if byte == ord("\n")]
+    for n in sorted({*range(0, len(raw), 5), *(k + d for k in ends for d in (-1, 0, 1)), len(raw) - 1}):
+        if n == len(raw):
+            continue
         path.write_bytes(raw[:n])
         with pytest.raises(CaptureError):
             read(path)

@@ -75,7 +75,7 @@ def test_operations_break_no_limit_of_a_gauge_and_nothing_is_missing(sites, name
     site = sites[name]
     history, known = site.history(injected=False), tags(site)
     only = moving(history)
-    for _, values in history.blocks(site.origin_s, site.end_s, 613.0, only):
+    for _, values in history.blocks(site.origin_s, site.end_s, 1811.0, only):
         assert np.isfinite(values).all()
         for number, column in zip(only, values.T, strict=True):
             series = history.columns[number]

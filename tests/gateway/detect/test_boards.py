@@ -70,6 +70,20 @@ def test_nab_at_the_threshold_that_is_shipped(nab):
     assert [found[p]["score"] >= floor for p, floor in zip(PROFILES, (72, 62, 77), strict=True)] == [True] * 3, found
 
 
+def test_nab_by_what_would_have_alarmed(nab):
+    """A flag that rises is an event for people: few of them, and every third failure of these two weeks or so."""
+    _, corpus, _ = nab
+    found, elsewhere = 0, 0
+    for t, v, windows in corpus.files.values():
+        flags = judged(t, v[:, None]).flags[:, 0]
+        rose = np.flatnonzero(flags & ~np.append(np.uint16(0), flags[:-1]))
+        of_window = [np.any((begin <= rose) & (rose <= end)) for begin, end in windows]
+        found += sum(of_window)
+        elsewhere += sum(all(not begin <= row <= end for begin, end in windows) for row in rose)
+    assert found >= 15
+    assert elsewhere <= 8
+
+
 def test_skab_rows(skab):
     module, corpus, found = skab
     result = module.score(corpus, found)
