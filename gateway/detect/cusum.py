@@ -7,8 +7,9 @@ limit; from 0 on it may alarm again:
            and what is as new as half of what the tag has shown before is not. It waits for a quarter of an hour whether
            the value stays: a test, a visit, a valve that is moved are over by then, and what jumps and returns is
            `spike`'s. A tag that is read too seldom for `spike` does not wait.
-    drift  how far the value lies beyond all that was known two days ago, in units an hour, less 1; limit 3, and more
-           than ever before. Each hour of a creeping meter excuses the next one, but not what was known.
+    drift  how far the value lies beyond all that was known two days ago, in units an hour, less 1; limit 3, and three
+           quarters of the largest so far. Each hour of a creeping meter excuses the next one, but not what was known.
+           What has gone that way since its first days is the nature of the tag, as a total shown as a plain number.
 
 The limit of the burst falls with what is known: eight times (week / age) cubed. The drift is silent for a week.
 
@@ -32,6 +33,10 @@ USUAL: Final = 0.7  # of the largest burst that the tag has shown is no news
 GRADE: Final = 3.0  # power of week / age with which the first days ask for more
 STAYS: Final = 3.0  # ticks after a burst until its alarm: a quarter of an hour
 DRIFT: Final = 3.0  # units times hours
+MOST_DRIFT: Final = 48.0  # that a drift remembers: 16 h at four units; after one like that the next is found later
+USUAL_DRIFT: Final = 0.75  # of the largest drift so far is no news
+MOST_HOURS: Final = 0.5  # that a tick counts for: no drift without two values, whatever lies between them
+BY_NATURE_S: Final = 259_200.0  # what begins to leave all that was known within three days does so by nature
 FORGET: Final = 0.001_03  # of the largest so far, an hour: half in four weeks, as of what is usual to `spike`
 
 # Columns of float32[n, N_SUMS].
@@ -52,12 +57,12 @@ def judge_burst(units, term, x, hours, age_s, waits, s):
     s[LARGEST] = np.float64(s[LARGEST]) * (1.0 - FORGET * hours)
     due = 0
     if s[WAIT] > 0.0:
-        if (x - np.float64(s[EDGE])) * np.float64(s[UPWARDS]) > 0.0:
+        if hours <= MOST_HOURS and (x - np.float64(s[EDGE])) * np.float64(s[UPWARDS]) > 0.0:
             s[WAIT] -= np.float32(1.0)
             if s[WAIT] == 0.0:
                 due = int(s[ABOUT])
         else:
-            s[WAIT] = s[SUM] = 0.0  # it is back
+            s[WAIT] = s[SUM] = 0.0  # it is back, or nobody saw whether it stayed
     if s[SUM] == 0.0:
         s[LARGEST] = max(s[LARGEST], s[PEAK])
         s[PEAK] = s[HAS_TOLD] = 0.0
@@ -84,13 +89,17 @@ def judge_drift(units, hours, age_s, s):
     s float32[N_SUMS] state
     """
     s[LARGEST_DRIFT] = np.float64(s[LARGEST_DRIFT]) * (1.0 - FORGET * hours)
-    s[DRIFTED] = max(0.0, np.float64(s[DRIFTED]) + (units - ALLOWANCE) * hours)
+    begins = s[DRIFTED] == 0.0
+    s[DRIFTED] = max(0.0, min(np.float64(s[DRIFTED]) + (units - ALLOWANCE) * min(hours, MOST_HOURS), MOST_DRIFT))
     if s[DRIFTED] == 0.0:
         s[LARGEST_DRIFT] = max(s[LARGEST_DRIFT], s[FARTHEST])
         s[FARTHEST] = s[HAS_TOLD_DRIFT] = 0.0
         return False
+    if begins and age_s < BY_NATURE_S:
+        s[HAS_TOLD_DRIFT] = 1.0
     s[FARTHEST] = max(s[FARTHEST], s[DRIFTED])
-    if np.float64(s[DRIFTED]) < max(DRIFT, np.float64(s[LARGEST_DRIFT])) or s[HAS_TOLD_DRIFT] > 0.0:
+    is_enough = np.float64(s[DRIFTED]) >= max(DRIFT, USUAL_DRIFT * np.float64(s[LARGEST_DRIFT]))
+    if not is_enough or s[HAS_TOLD_DRIFT] > 0.0 or age_s < WEEK_S:
         return False
     s[HAS_TOLD_DRIFT] = 1.0
-    return age_s >= WEEK_S
+    return True

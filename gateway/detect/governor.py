@@ -1,8 +1,7 @@
 """Alarm governor: of one cause an operator is told once.
 
 What statistics find at one asset within an hour of each other has one cause, and who looks at the first finds the
-rest: the flags of the others are withheld. So has what several assets have never done before and do in the same ten
-minutes: frost, another product in the line. Scores stand. What the site has set, and what is a fact of one meter
+rest: the flags of the others are withheld. Their scores stand. What the site has set, and what is a fact of one meter
 (frozen, chatter), is always told.
 
 Source: EEMUA 191 and ISA-18.2: an alarm that is a consequence of another is to be suppressed.
@@ -23,22 +22,18 @@ from gateway.detect.flags import DRIFT, HEALTH, NOISE, NOVELTY, SHIFT, SPIKE
 from gateway.detect.tags import Tags
 
 GOVERNED: Final = SPIKE | SHIFT | DRIFT | NOVELTY | NOISE | HEALTH
-COMMON: Final = SHIFT | DRIFT | NOVELTY  # what the same weather or product brings to many
 QUIET_NS: Final = 3_600_000_000_000  # after what was told of an asset
-COMMON_NS: Final = 600_000_000_000  # after what was told of any: two five-minute values
 LONG_AGO: Final = -(1 << 62)
 
 
 @kernel(
-    "void(i4[::1], i4[::1], i4[::1], i8[:, ::1], i4[::1], u2[::1], u2[::1], u1[::1], i8[::1], i8[::1], u2[:, ::1])",
-    noalias=True,
+    "void(i4[::1], i4[::1], i4[::1], i8[:, ::1], i4[::1], u2[::1], u2[::1], u1[::1], i8[::1], u2[:, ::1])", noalias=True
 )
-def step(ready, start, stop, time_ns, asset, stood, withheld, busy, told_ns, common_ns, flags):
+def step(ready, start, stop, time_ns, asset, stood, withheld, busy, told_ns, flags):
     """Withhold flags of the ready frames, each in turn.
 
     stood, withheld uint16[n] state: the flags of the last frame, and which of them nobody was told of
     busy  uint8[scans] state: whether one of its tags had one;  told_ns int64[assets] state: when one was told last
-    common_ns int64[1] state: when one of those was told last that many may have
     """
     for k in range(time_ns.shape[0]):
         for number in ready:
@@ -57,13 +52,10 @@ def step(ready, start, stop, time_ns, asset, stood, withheld, busy, told_ns, com
                 if here != 0:
                     busy[number] = 1
                 if rose != 0:
-                    is_common = rose & ~np.uint16(COMMON) == 0 and now - common_ns[0] < COMMON_NS
-                    if is_common or now - told_ns[asset[i]] < QUIET_NS:
+                    if now - told_ns[asset[i]] < QUIET_NS:
                         withheld[i] |= rose
                     else:
                         told_ns[asset[i]] = now
-                        if rose & np.uint16(COMMON):
-                            common_ns[0] = now
                 flags[k, i] &= ~withheld[i]
 
 
@@ -71,7 +63,7 @@ class Governor:
     """What keeps one cause from being told many times; the last of the detectors."""
 
     name: Final = "governor"
-    axes: Final[Mapping[str, Axis | None]] = MappingProxyType({"busy": "scan", "told_ns": "asset", "common_ns": None})
+    axes: Final[Mapping[str, Axis | None]] = MappingProxyType({"busy": "scan", "told_ns": "asset"})
 
     def __init__(self, tags: Tags) -> None:
         self._tags = tags
@@ -80,7 +72,6 @@ class Governor:
             "withheld": np.zeros(tags.n, np.uint16),
             "busy": np.zeros(tags.n_scans, np.uint8),
             "told_ns": np.full(tags.n_assets, LONG_AGO, np.int64),
-            "common_ns": np.full(1, LONG_AGO, np.int64),
         }
 
     def update(self, turn: Turn) -> None:
@@ -88,7 +79,7 @@ class Governor:
         t, s = self._tags, self._state
         step(
             turn.ready, t.scan_start, t.scan_stop, turn.time_ns, t.asset,
-            s["stood"], s["withheld"], s["busy"], s["told_ns"], s["common_ns"], turn.flags,
+            s["stood"], s["withheld"], s["busy"], s["told_ns"], turn.flags,
         )  # fmt: skip
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -92,8 +92,8 @@ E, LOW, HIGH, INSIDE, SLOWER, U, U_ROWS, Q, Q_HEALTHY, LAST, B, V, ROWS, V_OTHER
 N_METER: Final = 14
 # Columns of float64[assets, N_ASSET].
 BEGAN, TIME, IN_ALARM, ABOVE, BELOW, SMOOTHED, PEAK_AT, LASTED, RESTING, LIMITS, MOST_ROWS, WEEK_ROWS = range(12)
-HEALTHY, KNOWS_OTHERS, ENDING, CAUSE, USUAL, RAISED = range(12, 18)
-N_ASSET: Final = 18
+HEALTHY, KNOWS_OTHERS, ENDING, CAUSE, USUAL, RAISED, WAS_OPERATED = range(12, 19)
+N_ASSET: Final = 19
 NEVER: Final = -1.0  # of BEGAN
 SILENT: Final = -1.0  # limits of a row without any value
 
@@ -383,12 +383,14 @@ def _is_operation(first, n, members, value, departure, meter):
 def _blame(t, first, n, members, value, departure, meter, asset, blamed):
     """Return who is to be blamed for the alarm of an asset: a row, NOBODY (yet), NOT_TOLD, OPERATED."""
     if asset[IN_ALARM] <= 0.0:
+        asset[WAS_OPERATED] = 0.0
         return NOBODY
     if blamed == NOBODY and t - asset[RAISED] >= SETTLE_S:
         is_usual = asset[PEAK_AT] <= MORE * asset[USUAL]
         is_told = not is_usual and t - asset[BEGAN] >= WEEK_S
         blamed = np.int32(asset[CAUSE]) if is_told else np.int32(NOT_TOLD)
-        if _is_operation(first, n, members, value, departure, meter):
+        if asset[WAS_OPERATED] > 0.0 or _is_operation(first, n, members, value, departure, meter):
+            asset[WAS_OPERATED] = 1.0  # also after a restart, when some have come back
             blamed = np.int32(OPERATED)
         asset[USUAL] *= FORGET
     if blamed != NOBODY and blamed != OPERATED:

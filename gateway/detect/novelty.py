@@ -254,14 +254,15 @@ def _govern(s, units):
     return units
 
 
-@kernel("Tuple((f8, i8, i8, b1))(f8[::1], f4[:, ::1], f4[::1], f8, i8, i8, f8, f8, b1)", inner=True)
-def advance(s, w, sums, t, hour, half, raw, resolution, waits):
+@kernel("Tuple((f8, i8, i8, b1))(f8[::1], f4[:, ::1], f4[::1], f8, i8, i8, f8, f8, u1, b1)", inner=True)
+def advance(s, w, sums, t, hour, half, raw, resolution, detect, waits):
     """Take one tick of a tag: its value `raw` at t seconds, in this hour of the day and this half of a day of the week.
 
     Returns (score in units, what has most of it, what an alarm that is due now is about, whether it drifts).
 
     s float64[N_NUMBERS], w float32[N_ENVELOPES, 2], sums float32[N_SUMS]  state
-    resolution  smallest step of the meter, 0 if unknown;  waits  an alarm waits whether the value stays
+    resolution  smallest step of the meter, 0 if unknown;  detect  its DETECT_BITS: of others there is no alarm
+    waits  an alarm waits whether the value stays
     """
     if not abs(raw) < MAX_VALUE:
         return 0.0, NOTHING, NOTHING, False
@@ -296,42 +297,40 @@ def advance(s, w, sums, t, hour, half, raw, resolution, waits):
     x_cell = _cell((s[LAST] - s[MEAN]) * per_cell)
     f_cell = _cell((s[MEAN_MIDDLE] - s[MEAN]) * per_cell)
 
-    units, excused, best, term, drift = 0.0, 0.0, 0.0, NOTHING, 0.0
+    units, best, term = 0.0, 0.0, NOTHING
+    counts, most, about, drift = 0.0, 0.0, NOTHING, 0.0  # of that what counts for an alarm
     if is_warm:
         floor = STEPS * max(s[SMALL], resolution) + RELATIVE * abs(raw)
         noise = NOISES * s[MEAN_STEP] + floor
-        u = _units(_of_hour(w, OF_LEVEL, hour, x), SHARE, x_span, noise)
-        units += u
-        if u > best:
-            best, term = u, LEVEL
-        u = _units(_of_hour(w, OF_DAY, hour, x - s[MEAN_DAY]), SHARE, _span(w, EVER_OF_DAY), noise)
-        units += u
-        if u > best:
-            best, term = u, BY_DAY
-        if w[KNOWN, 0] <= np.float32(x) <= w[KNOWN, 1]:
-            excused = units
-        if age >= MONTH_S:
-            u = _units(_of_half_day(w, half, x), SHARE, x_span, noise)
-            units += u
-            excused += u
-            if u > best:
-                best, term = u, WEEK_DAY
-        if has_before:
-            u = _units(_of_cell(w, OF_STEP, x_cell, x, EVER), SHARE, x_span, floor)
+        is_news = (detect & BIT_NOVELTY) != 0 and not w[KNOWN, 0] <= np.float32(x) <= w[KNOWN, 1]
+        is_jump = (detect & BIT_SHIFT) != 0
+        for kind in range(LEVEL, TREND + 1):
+            if kind == LEVEL:
+                u = _units(_of_hour(w, OF_LEVEL, hour, x), SHARE, x_span, noise)
+            elif kind == BY_DAY:
+                u = _units(_of_hour(w, OF_DAY, hour, x - s[MEAN_DAY]), SHARE, _span(w, EVER_OF_DAY), noise)
+            elif kind == WEEK_DAY:
+                u = _units(_of_half_day(w, half, x), SHARE, x_span, noise) if age >= MONTH_S else 0.0
+            elif not has_before:
+                u = 0.0
+            elif kind == STEP:
+                u = _units(_of_cell(w, OF_STEP, x_cell, x, EVER), SHARE, x_span, floor)
+            else:
+                u = _of_cell(w, OF_TREND, f_cell, f, EVER_OF_TREND)
+                u = _units(u, SHARE_TREND, _span(w, EVER_OF_TREND), floor)
             units += u
             if u > best:
-                best, term = u, STEP
-            u = _of_cell(w, OF_TREND, f_cell, f, EVER_OF_TREND)
-            u = _units(u, SHARE_TREND, _span(w, EVER_OF_TREND), floor)
-            units += u
-            if u > best:
-                best, term = u, TREND
+                best, term = u, kind
+            if is_jump if kind >= STEP else is_news and kind != WEEK_DAY:
+                counts += u
+                if u > most:
+                    most, about = u, kind
         if w[KNOWN, 1] >= w[KNOWN, 0]:
             drift = _units(_beyond(w, KNOWN, x), SHARE, _span(w, KNOWN), noise)
     _learn(s, w, hour, half, x_cell, f_cell, y, f, has_before, young)
 
     hours = observed_s / HOUR_S
-    alarm = judge_burst(units - excused, term, x, hours, age, waits, sums)
+    alarm = judge_burst(counts, about, x, hours, age, waits, sums)
     drifts = judge_drift(drift, hours, age, sums)
     if alarm != NOTHING:
         sums[HAS_TOLD_DRIFT] = 1.0  # it has been told that it is elsewhere
@@ -370,7 +369,8 @@ def step(
     """Advance every tag of the ready scans by each frame in turn; see `buckets`, `advance` and `noise`.
 
     first_ns int64[scans] state: when its first frame was, from which seconds are counted
-    standing uint16[n] state: the flag of the last tick;  busy uint8[scans] state: whether one of its tags has one
+    standing uint16[n] state: the flag of the last tick, until the next bucket ends
+    busy     uint8[scans] state: whether one of its tags has one
     score    float64[frames, n] raised to units / (units + ALARM), flags uint16[frames, n] set
     """
     for k in range(time_ns.shape[0]):
@@ -401,17 +401,25 @@ def step(
                 frames[number] = 0
                 is_busy = False
                 for i in range(a, b):
+                    standing[i] = 0
                     if quality[k, i] & BAD:
-                        is_busy = is_busy or standing[i] != 0
                         continue  # a bad value tells nothing: what there was before goes into the next bucket
                     steps, rough_now = count[i] - 1.0, rough[i]
                     rough[i] = 0.0
                     x = _tick_of(i, t, kind, total, count, last, counter_value, counter_s, n_frames)
-                    standing[i] = 0
                     if not is_judged or detect[i] & (BIT_SHIFT | BIT_NOVELTY) == 0:
                         continue
                     units, term, alarm, drifts = advance(
-                        numbers[i], envelopes[i], sums[i], t, hour, half, x, resolution[i], waits
+                        numbers[i],
+                        envelopes[i],
+                        sums[i],
+                        t,
+                        hour,
+                        half,
+                        x,
+                        resolution[i],
+                        detect[i],
+                        waits or kind[i] != GAUGE,
                     )
                     if units > 0.0 and detect[i] & (BIT_SHIFT if term >= STEP else BIT_NOVELTY):
                         score[k, i] = max(score[k, i], units / (units + HALF))
@@ -419,7 +427,7 @@ def step(
                         standing[i] = NOISE
                     if drifts and detect[i] & BIT_SHIFT:
                         standing[i] = DRIFT
-                    if alarm != NOTHING and detect[i] & (BIT_SHIFT if alarm >= STEP else BIT_NOVELTY):
+                    if alarm != NOTHING:
                         standing[i] = SHIFT if alarm >= STEP else NOVELTY
                     if standing[i] != 0:
                         score[k, i] = max(score[k, i], ALARM_SCORE)

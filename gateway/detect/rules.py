@@ -31,6 +31,7 @@ from gateway.model.frame import DETECT_BITS
 S_PER_NS: Final = 1e-9
 RULE_SCORE: Final = 0.5  # of a tag at the frame with which a rule begins to speak of it, at least
 MAX_SEEN: Final = 1e6  # polls; more would not change a weight
+MAX_SIZE: Final = 1e30  # from the mean: what is farther away is no measurement, and its square might never be forgotten
 
 MEMORY: Final = 200.0  # polls over which the share of those in which the value moves is learnt
 MIN_STILL: Final = 30.0  # polls; below that no stillness is evidence
@@ -109,7 +110,7 @@ def look(
         is_away = size > far
         is_still = (evidence >= EVIDENCE) & (n2 >= max(still_from[i], LONGER * top))
         is_still = is_still & (k >= MIN_MOVES) & (seconds2 >= MIN_STILL_S) & (size <= AT_HOME * sd)
-        teaches = good & (evidence < AT_REST)
+        teaches = good & (evidence < AT_REST) & (size < MAX_SIZE)
         e = min(max(e, -far), far)
         s2 = min(s + 1.0, MAX_SEEN)
         a = max(ALPHA, 1.0 / s2)

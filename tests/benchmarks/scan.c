@@ -63,6 +63,7 @@ static __attribute__((noinline)) void look(
         frozen = seconds2 >= 20.0 ? frozen : 0.0;
         frozen = size <= 4.0 * sd ? frozen : 0.0;
         double teaches = evidence < 3.0 ? good : 0.0;
+        teaches = size < 1e30 ? teaches : 0.0;
         e = least(most(e, -far), far);
         double s2 = least(s + 1.0, 1e6);
         double a = most(0.01, 1.0 / s2);

@@ -260,16 +260,13 @@ class Chatter:
 
 
 class Governor:
-    """Of one asset one flag of statistics is told an hour, and of all assets one that the weather may bring in ten
-    minutes: who comes later is withheld for as long as it stands.
-    """
+    """Of one asset one flag of statistics is told an hour: who comes later is withheld for as long as it stands."""
 
-    COMMON = frozenset({"shift", "drift", "novelty"})
-    GOVERNED = COMMON | {"spike", "noise", "health"}
+    GOVERNED = frozenset({"spike", "shift", "drift", "novelty", "noise", "health"})
 
     def __init__(self, asset_of):
         self.asset_of = asset_of
-        self.told, self.told_common = {}, None
+        self.told = {}
         self.standing = [set() for _ in asset_of]
         self.withheld = [set() for _ in asset_of]
 
@@ -283,13 +280,9 @@ class Governor:
             self.withheld[i] &= governed
             asset = self.asset_of[i]
             if begins:
-                was_told = asset in self.told and now - self.told[asset] < 3600 * SECOND
-                is_common = self.told_common is not None and now - self.told_common < 600 * SECOND
-                if was_told or (is_common and begins <= self.COMMON):
+                if asset in self.told and now - self.told[asset] < 3600 * SECOND:
                     self.withheld[i] |= begins
                 else:
                     self.told[asset] = now
-                    if begins & self.COMMON:
-                        self.told_common = now
             out.append(found - self.withheld[i])
         return out

@@ -202,7 +202,7 @@ class Asset:
         """Find out who is to be blamed for a standing alarm: a minute after it began, once."""
         if not self.in_alarm:
             self.blamed = NOBODY
-            return
+            return  # and a new alarm is judged anew
         height = self.alarm.highest
         if self.blamed == NOBODY and t - self.raised >= 60.0:
             is_news = height > 1.5 * self.usual

@@ -183,8 +183,8 @@ def cell_of(z):
 class Novelty:
     """One tag, one tick at a time."""
 
-    def __init__(self, resolution=0.0):
-        self.resolution = resolution
+    def __init__(self, resolution=0.0, told=("novelty", "shift")):
+        self.resolution, self.told_of = resolution, told
         self.n, self.origin, self.time, self.age, self.aged, self.hour = 0, 0.0, 0.0, 0.0, 0.0, None
         self.last = self.of_half_hour = self.of_three_hours = self.of_day = self.mean = self.variance = 0.0
         self.noise = self.smallest = 0.0
@@ -215,11 +215,11 @@ class Novelty:
             y = min(max(x, self.x.low - self.x.size), self.x.high + self.x.size)
         f = self._follow("of_half_hour", y, 6.0)
         cells = self._cell(self.last), self._cell(self.of_three_hours)
-        units, excused, term, away = 0.0, 0.0, None, 0.0
+        units, term, counts, about, away = 0.0, None, 0.0, None, 0.0
         if is_warm:
-            units, excused, term, away = self._score(raw, x, f, hour, half, cells, has_before)
+            units, term, counts, about, away = self._score(raw, x, f, hour, half, cells, has_before)
         self._learn(y, f, hour, half, cells, has_before)
-        due = self.burst.step(units - excused, term, x, observed / 3600.0, self.age, waits)
+        due = self.burst.step(counts, about, x, observed / 3600.0, self.age, waits)
         drifts = self.drift.step(away, observed / 3600.0, self.age)
         if due:
             self.drift.has_told = True
@@ -259,22 +259,20 @@ class Novelty:
         if has_before:
             found.append((self.after_step.outside(cells[0], x, self.x), 0.05, self.x, digit, STEP))
             found.append((self.after_trend.outside(cells[1], f, self.f), 0.10, self.f, digit, TREND))
-        total, most, term, of_hours, of_week = 0.0, 0.0, None, 0.0, 0.0
-        for beyond, share, span, allowance, name in found:
-            units = units_of(beyond, share, span.size, allowance)
-            total += units
-            if units > most:
-                most, term = units, name
-            if name in (LEVEL, DAY):
-                of_hours += units
-            if name == WEEK:
-                of_week = units
-        if not self.known.low <= single(x) <= self.known.high:
-            of_hours = 0.0
+        opinions = [
+            (units_of(beyond, share, span.size, allowance), name) for beyond, share, span, allowance, name in found
+        ]
+        was_there = self.known.low <= single(x) <= self.known.high
+        counts = [
+            (units, name)
+            for units, name in opinions
+            if (name in (STEP, TREND) and "shift" in self.told_of)
+            or (name in (LEVEL, DAY) and "novelty" in self.told_of and not was_there)
+        ]
         away = 0.0
         if self.known.high >= self.known.low:
             away = units_of(self.known.outside(x), 0.05, self.known.size, noise)
-        return total, of_hours + of_week, term, away
+        return *total_of(opinions), *total_of(counts), away
 
     def _learn(self, y, f, hour, half, cells, has_before):
         p = y - self.of_day
@@ -316,6 +314,12 @@ def units_of(beyond, share, size, allowance):
     return min(4.0, beyond / (share * (size + beyond) + allowance)) if beyond > 0.0 else 0.0
 
 
+def total_of(opinions):
+    """Return the sum of all units, and what has most of them."""
+    most, term = max(opinions, key=lambda each: each[0], default=(0.0, None))
+    return sum(units for units, _ in opinions), term if most > 0.0 else None
+
+
 class Burst:
     """Units of novelty that add up faster than they wear off: (sum, largest so far, who waits)."""
 
@@ -327,7 +331,7 @@ class Burst:
         """Return what an alarm is about, None if there is none."""
         self.largest = single(self.largest * (1.0 - 0.00103 * hours))
         self.sum = single(min(max(self.sum + units - 1.0, 0.0), 24.0))
-        due = self._wait(x)
+        due = self._wait(x, hours)
         if self.sum == 0.0:
             self.largest, self.peak = max(self.largest, self.peak), 0.0
             self.has_told, self.home = False, single(x)
@@ -341,12 +345,12 @@ class Burst:
             self.waiting = [3, term, x > self.home, single((x + self.home) / 2)]
         return due
 
-    def _wait(self, x):
+    def _wait(self, x, hours):
         """Return what an alarm is about that has waited for three more ticks on its side of the edge."""
         if self.waiting is None:
             return None
         _, term, is_up, edge = self.waiting
-        if not (x > edge if is_up else x < edge):
+        if hours > 0.5 or not (x > edge if is_up else x < edge):
             self.waiting, self.sum = None, 0.0
             return None
         self.waiting[0] -= 1
@@ -365,15 +369,16 @@ class Drift:
     def step(self, units, hours, age):
         """Return whether an alarm is due."""
         self.largest = single(self.largest * (1.0 - 0.00103 * hours))
-        self.sum = single(max(self.sum + (units - 1.0) * hours, 0.0))
+        before, self.sum = self.sum, single(min(max(self.sum + (units - 1.0) * min(hours, 0.5), 0.0), 48.0))
         if self.sum == 0.0:
             self.largest, self.peak, self.has_told = max(self.largest, self.peak), 0.0, False
             return False
+        self.has_told = self.has_told or (before == 0.0 and age < 3 * 86400.0)
         self.peak = max(self.peak, self.sum)
-        if self.sum < max(3.0, self.largest) or self.has_told:
+        if self.sum < max(3.0, 0.75 * self.largest) or self.has_told or age < 7 * 86400.0:
             return False
         self.has_told = True
-        return age >= 7 * 86400.0
+        return True
 
 
 class Noise:
@@ -418,13 +423,15 @@ class Scan:
         return list(zip(standing, score, strict=True))
 
     def _close(self, end, stamp, is_judged, values, frames, score):
-        """End the bucket of every tag that has a value now; that of another one goes on, and so does its flag."""
+        """End the bucket of every tag that has a value now; that of another one goes on."""
         t, hours = (end - self.clock.first) * 1e-9, stamp // (3600 * SECOND)
         hour, day_of_week = hours % 24, (hours // 24 + 3) % 7
-        half, waits = 2 * day_of_week + hour // 12, self.clock.usual < 150.0
+        half, is_fast = 2 * day_of_week + hour // 12, self.clock.usual < 150.0
         for i, value in enumerate(values):
+            self.standing[i] = None
             if value is None:
                 continue
+            waits = is_fast or self.buckets[i].kind != GAUGE
             noise = self.buckets[i].noise()
             x = self.buckets[i].close(t, frames)
             units, about, drifts = 0.0, None, False

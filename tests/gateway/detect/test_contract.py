@@ -36,22 +36,14 @@ MODULES = [
 class Governed(Governor):
     """The governor, with something to govern: flags of good values, as many as six tags of a hundred have."""
 
-    BITS = (flags.SPIKE, flags.SHIFT, flags.NOVELTY, flags.HEALTH, flags.RATE)
-
     def update(self, turn):
-        bits = np.array(self.BITS, np.uint16)
+        bits = np.array([flags.SPIKE, flags.SHIFT, flags.NOVELTY, flags.HEALTH, flags.RATE], np.uint16)
         digits = np.floor(np.where(turn.quality == 0, np.abs(turn.value), 0.0) % 1.66 * 50.0).astype(int)
         told = np.where(digits < bits.size, bits[np.minimum(digits, bits.size - 1)], 0).astype(np.uint16)
         for number in turn.ready:
             rows = slice(self._tags.scan_start[number], self._tags.scan_stop[number])
             turn.flags[:, rows] |= np.where(turn.quality[:, rows] == 0, told[:, rows], 0).astype(np.uint16)
         super().update(turn)
-
-
-class GovernedByAsset(Governed):
-    """With nothing of what the same weather brings to many assets, and the governor tells of the first of them."""
-
-    BITS = (flags.SPIKE, flags.NOISE, flags.HEALTH, flags.RATE)
 
 
 KINDS = [{Governor: Governed}.get(type(each), type(each)) for each in Bank(feed.tags()).detectors]
@@ -215,7 +207,6 @@ def test_bad_frames_between_the_good_ones_change_nothing_for_what_is_judged_poll
 
 
 def test_a_bad_tag_does_not_disturb_another_asset(kind):
-    kind = {Governed: GovernedByAsset}.get(kind, kind)
     fed, other = wild(), wild()
     other.bad[:, 7:] |= np.random.default_rng(1).random((len(other), 4)) < 0.3
     alone, beside = feed.run(kind(site()), fed), feed.run(kind(site()), other)
@@ -249,8 +240,7 @@ def test_a_call_for_each_scan_changes_nothing(kind):
 
 @pytest.mark.parametrize("ready", [(2, 1, 0), (1, 2, 0)])
 def test_the_order_of_scans_of_different_assets_changes_nothing(kind, ready):
-    """But for jumps, which are counted over the whole gateway as they come, and for what is told of one for all."""
-    kind = {Governed: GovernedByAsset}.get(kind, kind)
+    """But for jumps, which are counted over the whole gateway as they come."""
     fed, tags = wild(), site(is_apart=True)
     tags.detect[:] &= ~np.uint8(DETECT_BITS["spike"])
     one, other = kind(tags), kind(tags)
@@ -259,7 +249,6 @@ def test_the_order_of_scans_of_different_assets_changes_nothing(kind, ready):
 
 
 def test_what_is_not_ready_is_left_alone(kind):
-    kind = {Governed: GovernedByAsset}.get(kind, kind)
     fed, tags = wild(), site(is_apart=True)
     all_of, some = kind(tags), kind(tags)
     wanted = feed.run(all_of, fed)
@@ -274,7 +263,6 @@ def test_what_is_not_ready_is_left_alone(kind):
 
 def test_scans_of_another_asset_in_between_change_nothing(kind):
     """Scans come when they come, some twice before another; an asset hears only of its own."""
-    kind = {Governed: GovernedByAsset}.get(kind, kind)
     tags = feed.tags(8, scans=[2, 2, 2, 2], assets=[0, 0, 1, 1, 0, 0, 1, 1])
     rng = np.random.default_rng(11)
     order = rng.integers(0, 4, 4000)

@@ -79,7 +79,7 @@ def test_a_tag_with_other_detectors_begins_anew():
     assert Learnt(table(detect=("limits", "novelty")), first.packed().encode()).found == 0
 
 
-@pytest.mark.parametrize("damage", ["empty", "torn", "noise", "no zip member", "other shape"])
+@pytest.mark.parametrize("damage", ["empty", "torn", "noise", "no zip member", "other shape", "wider"])
 def test_a_file_that_cannot_be_used_is_told_and_changes_nothing(damage, tmp_path):
     made = table()
     first = Learnt(made, None)
@@ -96,6 +96,9 @@ def test_a_file_that_cannot_be_used_is_told_and_changes_nothing(damage, tmp_path
         data = type(packed)({k: v for k, v in packed.columns.items() if k != "rules.mean"}).encode()
     elif damage == "other shape":
         data = type(packed)({**packed.columns, "rules.mean": np.zeros((1, 3))}).encode()
+    elif damage == "wider":
+        wider = np.repeat(packed.columns["novelty.numbers"], 2, axis=1)
+        data = type(packed)({**packed.columns, "novelty.numbers": wider}).encode()
     second = Learnt(made, data)
     assert second.wrong
     assert second.found == 0
