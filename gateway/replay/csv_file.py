@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -85,13 +87,35 @@ class CsvFile:
         return names
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the lines of the file, some at a time; a block is good until the next. Raises SourceError."""
+        """Yield the lines of the file, some at a time; a block is good until the next. Raises SourceError.
+
+        While one is judged the next is read, in a thread of its own.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="read-csv") as reader:
+            blocks = self._blocks()
+            ahead = reader.submit(next, blocks, None)
+            while (block := ahead.result()) is not None:
+                ahead = reader.submit(next, blocks, None)
+                yield block
+
+    def _blocks(self) -> Iterator[Block]:
+        """Yield the lines of the file; of two blocks in a row none is written over."""
         n = len(self.columns)
         rows = max(BLOCK_VALUES // n, 1)
-        time_ns, stamp = np.zeros(rows, np.int64), np.zeros((rows, 2), np.int64)
-        bits, empty = np.zeros((rows, n), np.uint64), np.zeros((rows, n), np.uint8)
+        columns = itertools.cycle(
+            [
+                (
+                    np.zeros(rows, np.int64),
+                    np.zeros((rows, 2), np.int64),
+                    np.zeros((rows, n), np.uint64),
+                    np.zeros((rows, n), np.uint8),
+                )
+                for _ in range(2)
+            ]
+        )
         other = np.zeros((max(BLOCK_VALUES, 2 * n), 4), np.int64)
         text, filled, is_end = np.zeros(CHUNK_BYTES, np.uint8), 0, False
+        text_before = np.zeros_like(text)
         while not is_end:
             if filled >= text.size - 1:
                 if text.size >= MAX_LINE_BYTES:
@@ -106,6 +130,7 @@ class CsvFile:
             end = sheet.last_line_end(text, filled)
             at = 0
             while at < end:
+                time_ns, stamp, bits, empty = next(columns)
                 r, behind, lines, m, wrong, cell = sheet.read_lines(
                     text, at, end, n + 1, self._time_cell, sheet.POWERS, time_ns, stamp, bits, empty, other
                 )
@@ -121,7 +146,10 @@ class CsvFile:
                 if wrong:
                     raise self._fault(wrong, cell, text[slice(*stamp[r])] if wrong == sheet.NO_TIME else NOTHING)
                 at = behind
-            text[: filled - end] = text[end:filled].copy()
+            if text_before.size < text.size:
+                text_before = np.zeros_like(text)
+            text_before[: filled - end] = text[end:filled]
+            text, text_before = text_before, text
             filled -= end
 
     def _read(self, room: memoryview) -> int:
