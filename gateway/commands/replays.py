@@ -27,6 +27,7 @@ BAR: Final = 30  # characters of the progress bar
 TOLD_EVERY_S: Final = 0.2  # on a terminal
 LOGGED_EVERY_S: Final = 10.0  # elsewhere
 MAX_PRINTED: Final = 40  # lines of tags and reasons
+MAX_UNUSUAL: Final = 5  # moments with the highest scores
 NS: Final = 1_000_000_000
 
 
@@ -241,6 +242,8 @@ def _end(options: argparse.Namespace, title: str, progress: _Progress, summary: 
         print(f"  {one['tag']:<40} {one['reason']:<12} {one['count']:>8,}  {one['per_day']:.2f} a day")
     if len(found["alarms"]) > MAX_PRINTED:
         print(f"  and {len(found['alarms']) - MAX_PRINTED:,} more, see --json")
+    for one in found["unusual"] if not found["alarms"] else ():
+        print(f"  {one['tag']:<40} score {one['score']:.2f} at {_when(one['time_ns'])}, no alarm")
     total, per_day = found["alarms_total"], found["alarms_per_day"]
     print(f"  {total:,} alarms, {per_day:.2f} a day; {summary.changepoints:,} change points")
     return DONE
@@ -265,6 +268,15 @@ def _told(title: str, summary: Summary, seconds: float) -> dict[str, Any]:
                 "per_day": round(count / summary.days, 3),
             }
             for (column, reason), count in summary.counts.most_common()
+        ],
+        "unusual": [
+            {
+                "time_ns": peak.time_ns,
+                "tag": summary.names[peak.column],
+                "score": round(peak.score, 3),
+                "alarms": list(peak.reasons),
+            }
+            for peak in summary.peaks(MAX_UNUSUAL)
         ],
         "values_per_s": round(summary.values / max(seconds, 1e-9)),
     }

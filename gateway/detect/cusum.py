@@ -7,9 +7,9 @@ limit; from 0 on it may alarm again:
            and what is as new as half of what the tag has shown before is not. It waits for a quarter of an hour whether
            the value stays: a test, a visit, a valve that is moved are over by then, and what jumps and returns is
            `spike`'s. A tag that is read too seldom for `spike` does not wait.
-    drift  how far the value lies beyond all that was known two days ago, in units an hour, less 1; limit 3, and three
-           quarters of the largest so far. Each hour of a creeping meter excuses the next one, but not what was known.
-           What has gone that way since its first days is the nature of the tag, as a total shown as a plain number.
+    drift  how far the value lies beyond all that was known two days ago, in units an hour, less 1; limit 3, and as
+           much as the largest so far. Each hour of a creeping meter excuses the next one, but not what was known.
+           What has gone that way since its first week is the nature of the tag, as a total shown as a plain number.
 
 The limit of the burst falls with what is known: eight times (week / age) cubed. The drift is silent for a week.
 
@@ -34,9 +34,7 @@ GRADE: Final = 3.0  # power of week / age with which the first days ask for more
 STAYS: Final = 3.0  # ticks after a burst until its alarm: a quarter of an hour
 DRIFT: Final = 3.0  # units times hours
 MOST_DRIFT: Final = 48.0  # that a drift remembers: 16 h at four units; after one like that the next is found later
-USUAL_DRIFT: Final = 0.75  # of the largest drift so far is no news
 MOST_HOURS: Final = 0.5  # that a tick counts for: no drift without two values, whatever lies between them
-BY_NATURE_S: Final = 259_200.0  # what begins to leave all that was known within three days does so by nature
 FORGET: Final = 0.001_03  # of the largest so far, an hour: half in four weeks, as of what is usual to `spike`
 
 # Columns of float32[n, N_SUMS].
@@ -95,11 +93,11 @@ def judge_drift(units, hours, age_s, s):
         s[LARGEST_DRIFT] = max(s[LARGEST_DRIFT], s[FARTHEST])
         s[FARTHEST] = s[HAS_TOLD_DRIFT] = 0.0
         return False
-    if begins and age_s < BY_NATURE_S:
-        s[HAS_TOLD_DRIFT] = 1.0
+    if begins and age_s < WEEK_S:
+        s[HAS_TOLD_DRIFT] = 1.0  # by nature, for all that is known
     s[FARTHEST] = max(s[FARTHEST], s[DRIFTED])
-    is_enough = np.float64(s[DRIFTED]) >= max(DRIFT, USUAL_DRIFT * np.float64(s[LARGEST_DRIFT]))
-    if not is_enough or s[HAS_TOLD_DRIFT] > 0.0 or age_s < WEEK_S:
+    is_enough = np.float64(s[DRIFTED]) >= max(DRIFT, np.float64(s[LARGEST_DRIFT]))
+    if not is_enough or s[HAS_TOLD_DRIFT] > 0.0:
         return False
     s[HAS_TOLD_DRIFT] = 1.0
     return True

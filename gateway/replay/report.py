@@ -15,6 +15,7 @@ from gateway.replay.summary import DAY_NS, Summary
 MAX_BYTES: Final = 2_500_000  # of a page that a browser opens at once; tags with fewer alarms go without a plot then
 MAX_ROWS: Final = 500  # of the table by tag and reason
 MAX_LISTED: Final = 1_000  # alarms
+MAX_PEAKS: Final = 20  # most unusual moments
 MAX_BARS: Final = 120
 PER_DAY: Final = 144.0  # alarms that one operator can take in a day (EEMUA 191: one in ten minutes)
 VALUE_H, SCORE_H, LANE_H, DAYS_H = 140, 44, 16, 110  # pixels
@@ -55,7 +56,7 @@ def page_of(title: str, notes: Sequence[str], found: Summary) -> str:
         "<h2>Alarms a day</h2>",
         _days(found),
     ]
-    tail = ["<h2>Alarms, the first ones</h2>", _list(found)]
+    tail = ["<h2>Alarms, the first ones</h2>", _list(found), "<h2>Most unusual</h2>", _unusual(found)]
     room = MAX_BYTES - sum(map(len, tail))
     shown: set[int] = set()
     plots = list(_plots(found, room, shown))
@@ -144,6 +145,20 @@ def _list(found: Summary) -> str:
     more = f"<p>The first {len(rows):,} of {total:,}.</p>" if total > len(rows) else ""
     head = '<tr><th scope="col">time, UTC</th><th scope="col">tag</th><th scope="col">reason</th></tr>'
     return f"<section>{more}<table>{head}{''.join(rows)}</table></section>"
+
+
+def _unusual(found: Summary) -> str:
+    """Return the moments with the highest scores, alarms or not: where to look when there is no alarm."""
+    rows = [
+        f'<tr><td class="t">{moment(peak.time_ns)}</td><td>{escape(found.names[peak.column])}</td>'
+        f'<td class="n">{peak.score:.2f}</td><td>{escape(", ".join(peak.reasons)) or "no alarm"}</td></tr>'
+        for peak in found.peaks(MAX_PEAKS)
+    ]
+    if not rows:
+        return "<section><p>Nothing: no value scored.</p></section>"
+    note = "<p>Scores are told of what is unusual; an alarm asks for more: that it lasts, or adds up.</p>"
+    head = '<tr><th scope="col">time, UTC</th><th scope="col">tag</th><th scope="col" class="n">score</th>'
+    return f'<section>{note}<table>{head}<th scope="col">alarms then</th></tr>{"".join(rows)}</table></section>'
 
 
 def _plots(found: Summary, room: int, shown: set[int]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.jit import kernel
-from gateway.detect.flags import NAMES
+from gateway.detect.flags import NAMES, names
 from gateway.detect.tags import Tags
 from gateway.replay.judge import Verdicts
 
@@ -20,6 +20,7 @@ MAX_ALARMS: Final = 2_000  # that are listed; all are counted
 LARGEST: Final = 3e38  # that a float32 holds
 DAY_NS: Final = 86_400_000_000_000
 N_BITS: Final = 16
+APART: Final = 8  # buckets between two moments of a column: what is nearer is the same
 
 
 @kernel(
@@ -73,6 +74,13 @@ def thin(
     return time_ns.size, m
 
 
+def _highest(top: NDArray[np.float32], most: int) -> NDArray[np.intp]:
+    """Return the flat places of the highest values of a table, highest first, the earlier of two as high."""
+    flat = top.ravel()
+    places = np.arange(flat.size) if flat.size <= most else np.sort(np.argpartition(-flat, most)[:most])
+    return places[np.argsort(-flat[places], kind="stable")]
+
+
 @dataclass(slots=True)
 class Plot:
     """The rows of a scan, thinned: times int64[w], when each bucket begins; whole float32[w, 2], of the row."""
@@ -94,6 +102,16 @@ class Plot:
         self.whole[:half] = np.maximum(self.whole[::2], self.whole[1::2])
         self.whole[half:] = 0.0
         self.per *= 2
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """A moment at which a column was most unusual: the begin of its bucket, the highest score, the flags that stood."""
+
+    time_ns: int
+    column: int
+    score: float
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +154,24 @@ class Summary:
     def days(self) -> float:
         """How long the source is, days; at least one, so that a rate of a short one is not blown up."""
         return max((self.last_ns - self.first_ns) / DAY_NS, 1.0)
+
+    def peaks(self, most: int) -> list[Peak]:
+        """Return the most unusual moments, highest score first; of a column none within a few buckets of another."""
+        found: list[Peak] = []
+        starts, stops = self.tags.scan_start.tolist(), self.tags.scan_stop.tolist()
+        for plot, begin, end in zip(self.plots, starts, stops, strict=True):
+            top = self.top[: plot.width, begin:end]
+            taken: dict[int, list[int]] = {}
+            for cell in _highest(top, most * (2 * APART + 1)):
+                row, column = divmod(int(cell), end - begin)
+                if len(found) >= 2 * most * len(self.plots) or top[row, column] <= 0.0:
+                    break
+                if all(abs(row - other) > APART for other in taken.get(column, ())):
+                    taken.setdefault(column, []).append(row)
+                    place = begin + column
+                    reasons = tuple(names(int(self.seen[row, place])))
+                    found.append(Peak(int(plot.times[row]), place, float(top[row, column]), reasons))
+        return sorted(found, key=lambda peak: (-peak.score, peak.time_ns, peak.column))[:most]
 
     def add(
         self, scan: int, time_ns: NDArray[np.int64], value: NDArray[np.float64], bad: NDArray[np.bool_], found: Verdicts

@@ -373,9 +373,9 @@ class Drift:
         if self.sum == 0.0:
             self.largest, self.peak, self.has_told = max(self.largest, self.peak), 0.0, False
             return False
-        self.has_told = self.has_told or (before == 0.0 and age < 3 * 86400.0)
+        self.has_told = self.has_told or (before == 0.0 and age < 7 * 86400.0)
         self.peak = max(self.peak, self.sum)
-        if self.sum < max(3.0, 0.75 * self.largest) or self.has_told or age < 7 * 86400.0:
+        if self.sum < max(3.0, self.largest) or self.has_told:
             return False
         self.has_told = True
         return True

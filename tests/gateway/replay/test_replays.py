@@ -283,7 +283,7 @@ def test_what_is_printed(tmp_path, capsys):
     assert told["alarms_total"] == sum(one["count"] for one in told["alarms"]) == int(last.split()[0])
     assert set(told) == {
         *("source", "rows", "values", "first_ns", "last_ns", "alarms_total", "alarms_per_day", "anomalies"),
-        *("changepoints", "alarms", "values_per_s"),
+        *("changepoints", "alarms", "unusual", "values_per_s"),
     }  # fmt: skip
 
 

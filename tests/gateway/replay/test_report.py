@@ -199,3 +199,17 @@ def test_the_report_of_a_command_says_whose_settings(tmp_path, capsys):
     assert "high 60" in text
     assert moment(T0) in text
     assert report.STYLE in text
+
+
+def test_the_most_unusual_moments_are_listed_once_each_highest_first():
+    value = noise(3, 6000)
+    for at, column, size in ((4000, 1, 30.0), (5000, 2, 20.0), (5004, 2, 29.0)):
+        value[at, column] += size
+    found = summary(value)
+    peaks = found.peaks(4)
+    assert [peak.score for peak in peaks] == sorted((peak.score for peak in peaks), reverse=True)
+    first, second = sorted(peak.time_ns for peak in peaks)
+    assert {(peak.column, (peak.time_ns - T0) // S // 50) for peak in peaks} == {(1, 80), (2, 100)}
+    assert {peak.time_ns: peak.reasons for peak in peaks} == {first: ("spike",), second: ()}  # of one asset one
+    assert "Most unusual" in page_of("x", [], found)
+    assert summary(np.full((50, 1), 5.0)).peaks(3) == []
