@@ -131,6 +131,7 @@ class Gateway:
         self._learnt = Learnt(self.plan.table, await asyncio.to_thread(_read_learnt, self._state / LEARNT))
         if self._learnt.wrong:
             log.error("%s: what the detectors had learnt %s; they begin anew", LEARNT, self._learnt.wrong)
+            _put_aside(self._state / LEARNT)
         self.pipeline.judge_from_now(self._learnt.bank)
         if self.pipeline.unjudged.dropped:
             log.error("%d frames were not judged: the detectors were not loaded", self.pipeline.unjudged.dropped)
@@ -355,8 +356,17 @@ class Gateway:
 def _read_learnt(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
-    except OSError:
-        return None  # the first start, or a disk that the spool has told of
+    except FileNotFoundError:
+        return None  # the first start
+    except OSError as error:
+        log.error("%s: what the detectors had learnt cannot be read: %s; they begin anew", path, error.strerror)
+        return None
+
+
+def _put_aside(path: Path) -> None:
+    """Keep a file that this version cannot use: the one that wrote it may come back."""
+    with contextlib.suppress(OSError):
+        path.replace(path.with_name(f"{path.name}.unused"))
 
 
 def catalog_of(plan: Plan) -> Catalog:

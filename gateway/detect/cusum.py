@@ -4,7 +4,7 @@ Two cumulative sums of a tag, each of which loses its allowance at every tick an
 limit; from 0 on it may alarm again:
 
     burst  the units of `novelty` of a tick, less 1; limit 8. What is new keeps on being new where something is wrong,
-           and what is as new as half of what the tag has shown before is not. It waits for a quarter of an hour whether
+           and what is less than 0.7 of what the tag has shown before is not. It waits for a quarter of an hour whether
            the value stays: a test, a visit, a valve that is moved are over by then, and what jumps and returns is
            `spike`'s. A tag that is read too seldom for `spike` does not wait.
     drift  how far the value lies beyond all that was known two days ago, in units an hour, less 1; limit 3, and as

@@ -52,7 +52,7 @@ def step(ready, start, stop, time_ns, asset, stood, withheld, busy, told_ns, fla
                 if here != 0:
                     busy[number] = 1
                 if rose != 0:
-                    if now - told_ns[asset[i]] < QUIET_NS:
+                    if 0 <= now - told_ns[asset[i]] < QUIET_NS:  # a clock that is behind withholds nothing
                         withheld[i] |= rose
                     else:
                         told_ns[asset[i]] = now

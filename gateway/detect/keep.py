@@ -26,6 +26,10 @@ FORMAT: Final = 2  # to be raised with the meaning of any column
 AXES: Final = ("tag", "scan", "asset")
 AS_WIDE_AS_ASSETS: Final = "health.matrices"  # the one column whose width depends on the configuration
 ZLIB_LEVEL: Final = 1  # a gateway that is told to end has 2 s for everything
+UNREADABLE: Final = (  # all that numpy, zipfile and zlib raise of a file that is none of ours
+    *(OSError, ValueError, KeyError, EOFError, TypeError, OverflowError, NotImplementedError, RuntimeError),
+    *(MemoryError, zipfile.BadZipFile, zlib.error),
+)
 SEPARATOR: Final = "\x1f"  # between the parts of a key: no name has it
 
 
@@ -113,7 +117,7 @@ def restore(bank: Bank, keys: Keys, data: bytes) -> int:
         with np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
         if int(found["format"]) != FORMAT:
-            raise KeptError(f"format {found['format']}, wanted {FORMAT}")
+            raise KeptError(f"is of format {found['format']}, wanted {FORMAT}")
         rows = {axis: _matches(found[f"keys.{axis}"].tolist(), keys.of(axis)) for axis in AXES}
         moves = []
         for detector in bank.detectors:
@@ -126,7 +130,7 @@ def restore(bank: Bank, keys: Keys, data: bytes) -> int:
                 if not is_like or len(old) <= max(there, default=-1):
                     raise KeptError(f"{detector.name}.{name} is {old.dtype}{list(old.shape)}")
                 moves.append((column, here, old, there))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError, zlib.error) as error:
+    except UNREADABLE as error:
         raise KeptError(f"cannot be read: {error}") from None
     for column, here, old, there in moves:
         if column.shape[1:] == old.shape[1:]:

@@ -6,11 +6,12 @@ import csv
 import io
 import itertools
 import math
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import BinaryIO, Final
 
 import numpy as np
@@ -59,6 +60,7 @@ class CsvFile:
         except OSError as error:
             raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
         self._line = 1  # that were read
+        self._is_reading = False
         names = self._names(header)
         self._time_cell = names.index(TIME)
         self.columns = tuple(name for i, name in enumerate(names) if i != self._time_cell)
@@ -89,17 +91,37 @@ class CsvFile:
     def blocks(self) -> Iterator[Block]:
         """Yield the lines of the file, some at a time; a block is good until the next. Raises SourceError.
 
-        While one is judged the next is read, in a thread of its own.
+        While one is judged the next is read, in a thread of its own; nobody waits for it when no more is wanted: it may
+        hang on a pipe.
         """
-        with ThreadPoolExecutor(1, thread_name_prefix="read-csv") as reader:
-            blocks = self._blocks()
-            ahead = reader.submit(next, blocks, None)
-            while (block := ahead.result()) is not None:
-                ahead = reader.submit(next, blocks, None)
+        wanted: SimpleQueue[bool] = SimpleQueue()
+        found: SimpleQueue[Block | SourceError | None] = SimpleQueue()
+        threading.Thread(target=self._read_ahead, args=(wanted, found), name="read-csv", daemon=True).start()
+        try:
+            wanted.put(True)
+            while (block := found.get()) is not None:
+                if isinstance(block, SourceError):
+                    raise block
+                wanted.put(True)
                 yield block
+        finally:
+            wanted.put(False)
+
+    def _read_ahead(self, wanted: SimpleQueue[bool], found: SimpleQueue[Block | SourceError | None]) -> None:
+        blocks = self._blocks()
+        while wanted.get():
+            block: Block | SourceError | None = SourceError(f"{self.path}: the reader failed, see above")
+            self._is_reading = True
+            try:
+                block = next(blocks, None)
+            except SourceError as error:
+                block = error
+            finally:
+                self._is_reading = False
+                found.put(block)
 
     def _blocks(self) -> Iterator[Block]:
-        """Yield the lines of the file; of two blocks in a row none is written over."""
+        """Yield the lines of the file; a block is not written over before the one behind the next is asked for."""
         n = len(self.columns)
         rows = max(BLOCK_VALUES // n, 1)
         columns = itertools.cycle(
@@ -114,8 +136,9 @@ class CsvFile:
             ]
         )
         other = np.zeros((max(BLOCK_VALUES, 2 * n), 4), np.int64)
+        time_ns, stamp, bits, empty = next(columns)
         text, filled, is_end = np.zeros(CHUNK_BYTES, np.uint8), 0, False
-        text_before = np.zeros_like(text)
+        text_before, is_shown = np.zeros_like(text), False  # whether a block that was yielded points into the text
         while not is_end:
             if filled >= text.size - 1:
                 if text.size >= MAX_LINE_BYTES:
@@ -130,7 +153,6 @@ class CsvFile:
             end = sheet.last_line_end(text, filled)
             at = 0
             while at < end:
-                time_ns, stamp, bits, empty = next(columns)
                 r, behind, lines, m, wrong, cell = sheet.read_lines(
                     text, at, end, n + 1, self._time_cell, sheet.POWERS, time_ns, stamp, bits, empty, other
                 )
@@ -141,15 +163,21 @@ class CsvFile:
                         value[k, column] = self._other(text[first:last].tobytes(), column, text[at:first])
                         bad[k, column] = math.isnan(value[k, column])
                 if r:
+                    is_shown = True
                     yield Block(time_ns[:r], value, bad, text, stamp[:r], behind - at)
                 self._line += lines
                 if wrong:
                     raise self._fault(wrong, cell, text[slice(*stamp[r])] if wrong == sheet.NO_TIME else NOTHING)
+                if r:
+                    time_ns, stamp, bits, empty = next(columns)
                 at = behind
-            if text_before.size < text.size:
-                text_before = np.zeros_like(text)
-            text_before[: filled - end] = text[end:filled]
-            text, text_before = text_before, text
+            if is_shown:
+                if text_before.size < text.size:
+                    text_before = np.zeros_like(text)
+                text_before[: filled - end] = text[end:filled]
+                text, text_before, is_shown = text_before, text, False
+            else:
+                text[: filled - end] = text[end:filled].copy()
             filled -= end
 
     def _read(self, room: memoryview) -> int:
@@ -191,8 +219,9 @@ class CsvFile:
         return SourceError(f"{self.path}: line {line}: {text}")
 
     def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
+        """Close the file, unless it is being read: that may take for ever, of a pipe, and ends with the process."""
+        if not self._is_reading:
+            self._stream.close()
 
 
 class ScoreFile:

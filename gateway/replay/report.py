@@ -157,8 +157,8 @@ def _unusual(found: Summary) -> str:
     if not rows:
         return "<section><p>Nothing: no value scored.</p></section>"
     note = "<p>Scores are told of what is unusual; an alarm asks for more: that it lasts, or adds up.</p>"
-    head = '<tr><th scope="col">time, UTC</th><th scope="col">tag</th><th scope="col" class="n">score</th>'
-    return f'<section>{note}<table>{head}<th scope="col">alarms then</th></tr>{"".join(rows)}</table></section>'
+    head = '<tr><th scope="col">from about, UTC</th><th scope="col">tag</th><th scope="col" class="n">score</th>'
+    return f'<section>{note}<table>{head}<th scope="col">alarms near it</th></tr>{"".join(rows)}</table></section>'
 
 
 def _plots(found: Summary, room: int, shown: set[int]) -> Iterator[str]:

@@ -21,6 +21,7 @@ LARGEST: Final = 3e38  # that a float32 holds
 DAY_NS: Final = 86_400_000_000_000
 N_BITS: Final = 16
 APART: Final = 8  # buckets between two moments of a column: what is nearer is the same
+MAX_OF_COLUMN: Final = 3  # moments of a column that are listed
 
 
 @kernel(
@@ -74,13 +75,6 @@ def thin(
     return time_ns.size, m
 
 
-def _highest(top: NDArray[np.float32], most: int) -> NDArray[np.intp]:
-    """Return the flat places of the highest values of a table, highest first, the earlier of two as high."""
-    flat = top.ravel()
-    places = np.arange(flat.size) if flat.size <= most else np.sort(np.argpartition(-flat, most)[:most])
-    return places[np.argsort(-flat[places], kind="stable")]
-
-
 @dataclass(slots=True)
 class Plot:
     """The rows of a scan, thinned: times int64[w], when each bucket begins; whole float32[w, 2], of the row."""
@@ -106,7 +100,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """A moment at which a column was most unusual: the begin of its bucket, the highest score, the flags that stood."""
+    """A moment at which a column was most unusual: the begin of its bucket, the highest score, the flags near it."""
 
     time_ns: int
     column: int
@@ -156,22 +150,24 @@ class Summary:
         return max((self.last_ns - self.first_ns) / DAY_NS, 1.0)
 
     def peaks(self, most: int) -> list[Peak]:
-        """Return the most unusual moments, highest score first; of a column none within a few buckets of another."""
-        found: list[Peak] = []
+        """Return the most unusual moments, highest score first; of a column at most three, some buckets apart."""
+        found: list[tuple[float, int, int, int]] = []
         starts, stops = self.tags.scan_start.tolist(), self.tags.scan_stop.tolist()
-        for plot, begin, end in zip(self.plots, starts, stops, strict=True):
-            top = self.top[: plot.width, begin:end]
-            taken: dict[int, list[int]] = {}
-            for cell in _highest(top, most * (2 * APART + 1)):
-                row, column = divmod(int(cell), end - begin)
-                if len(found) >= 2 * most * len(self.plots) or top[row, column] <= 0.0:
-                    break
-                if all(abs(row - other) > APART for other in taken.get(column, ())):
-                    taken.setdefault(column, []).append(row)
-                    place = begin + column
-                    reasons = tuple(names(int(self.seen[row, place])))
-                    found.append(Peak(int(plot.times[row]), place, float(top[row, column]), reasons))
-        return sorted(found, key=lambda peak: (-peak.score, peak.time_ns, peak.column))[:most]
+        for number, (begin, end) in enumerate(zip(starts, stops, strict=True)):
+            top = self.top[: self.plots[number].width, begin:end].copy()
+            columns = np.arange(end - begin)
+            for _ in range(MAX_OF_COLUMN if len(top) else 0):
+                rows = top.argmax(axis=0)
+                score = top[rows, columns]
+                of_most = np.argsort(-score, kind="stable")[:most]
+                found += [(-float(score[c]), begin + int(c), int(rows[c]), number) for c in of_most if score[c] > 0.0]
+                for away in range(-APART, APART + 1):
+                    top[np.clip(rows + away, 0, len(top) - 1), columns] = 0.0
+        return [self._peak(*one) for one in sorted(found)[:most]]
+
+    def _peak(self, minus: float, column: int, row: int, number: int) -> Peak:
+        near = self.seen[max(row - APART, 0) : min(row + APART + 1, self.plots[number].width), column]
+        return Peak(int(self.plots[number].times[row]), column, -minus, tuple(names(int(np.bitwise_or.reduce(near)))))
 
     def add(
         self, scan: int, time_ns: NDArray[np.int64], value: NDArray[np.float64], bad: NDArray[np.bool_], found: Verdicts

@@ -280,7 +280,7 @@ class Governor:
             self.withheld[i] &= governed
             asset = self.asset_of[i]
             if begins:
-                if asset in self.told and now - self.told[asset] < 3600 * SECOND:
+                if asset in self.told and 0 <= now - self.told[asset] < 3600 * SECOND:
                     self.withheld[i] |= begins
                 else:
                     self.told[asset] = now

@@ -102,7 +102,7 @@ class Span:
 
     def shrink(self):
         if self.high > self.low:
-            half = 0.5 * 0.005 * (self.high - self.low)
+            half = 0.5 * 0.001 * (self.high - self.low)
             self.low, self.high = self.low + half, self.high - half
 
 
@@ -114,7 +114,7 @@ class Envelope(Span):
 
     def shrink(self):
         if self.high > self.low:
-            half = single(single(0.5 * 0.005) * single(self.high - self.low))
+            half = single(single(0.5 * 0.001) * single(self.high - self.low))
             self.low, self.high = single(self.low + half), single(self.high - half)
 
 

@@ -801,6 +801,12 @@ def test_what_statistics_find_second_is_withheld_for_as_long_as_it_stands(bit):
     assert govern(one, [0, bit], 7202) == [0, bit]
 
 
+def test_a_clock_that_is_behind_after_a_restart_withholds_nothing():
+    one = Governor(feed.tags(2))
+    assert govern(one, [flags.SPIKE, 0], 7200) == [flags.SPIKE, 0]
+    assert govern(one, [0, flags.SPIKE], 10) == [0, flags.SPIKE]
+
+
 @pytest.mark.parametrize("name", ["low_low", "low", "high", "high_high", "rate", "frozen", "chatter"])
 def test_what_the_site_has_set_and_facts_of_one_meter_are_always_told(name):
     [bit] = [bit for bit, each in flags.NAMES.items() if each == name]

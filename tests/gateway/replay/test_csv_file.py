@@ -1,7 +1,10 @@
 """A table of text becomes the numbers that Python's own readers make of it, bit for bit, wherever a chunk ends."""
 
+import contextlib
 import math
+import os
 import struct
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -349,3 +352,47 @@ def test_a_score_that_is_none_is_written_as_a_score():
 def test_now_is_utc_without_an_offset(tmp_path):
     _, times, _, _, _ = read(tmp_path / "x.csv", "time,v\n2026-11-23T06:00:00,1\n")
     assert times == [int(datetime(2026, 11, 23, 6, tzinfo=UTC).timestamp()) * 10**9]
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_block_stands_while_the_next_is_read(tmp_path_factory, data):
+    """Lines of nothing, lines longer than a chunk, and blocks that end just before either."""
+    lines = data.draw(st.lists(st.sampled_from(["", "x,1", f"x,{'7' * 60}.5", "", "x,"]), max_size=60))
+    text = "time,v\n" + "".join(f"{line.replace('x', str(10**18 + k))}\n" for k, line in enumerate(lines))
+    path = tmp_path_factory.mktemp("csv") / "x.csv"
+    path.write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_file, "BLOCK_VALUES", data.draw(st.integers(1, 5)))
+        patch.setattr(csv_file, "CHUNK_BYTES", data.draw(st.sampled_from([24, 50, 64, 200])))
+        held, copy, times = None, None, []
+        for block in CsvFile(path)._blocks():
+            now = [each.copy() for each in (block.time_ns, block.value, block.bad, block.text, block.stamp)]
+            if held is not None:
+                for each, was in zip((held.time_ns, held.value, held.bad, held.text, held.stamp), copy, strict=True):
+                    assert each.tobytes() == was.tobytes()
+            held, copy = block, now
+            times += block.time_ns.tolist()
+    assert times == [10**18 + k for k, line in enumerate(lines) if line]
+
+
+def test_an_output_that_fails_does_not_wait_for_a_pipe(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    lines = "".join(f"{10**18 + k},{k}\n" for k in range(2 * csv_file.BLOCK_VALUES))  # more than a chunk
+    keep_open = os.open(fifo, os.O_RDWR)  # no end of file
+
+    def write():
+        with contextlib.suppress(OSError):
+            fifo.write_text(f"time,v\n{lines}")
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    source = CsvFile(fifo)
+    blocks = source.blocks()
+    next(blocks)
+    blocks.close()
+    source.close()  # neither waits for the rest of a chunk that does not come
+    assert any(thread.name == "read-csv" for thread in threading.enumerate())
+    os.close(keep_open)
+    writer.join(10)

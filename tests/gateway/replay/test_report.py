@@ -213,3 +213,19 @@ def test_the_most_unusual_moments_are_listed_once_each_highest_first():
     assert {peak.time_ns: peak.reasons for peak in peaks} == {first: ("spike",), second: ()}  # of one asset one
     assert "Most unusual" in page_of("x", [], found)
     assert summary(np.full((50, 1), 5.0)).peaks(3) == []
+
+
+def test_the_highest_score_of_any_scan_is_listed_and_no_column_takes_all_places():
+    tags = recorded([(0, 30), (30, 31)], [""] * 31, None, [None] * 31)
+    found = Summary(tuple(f"v{i}" for i in range(31)), tags)
+    for plot in found.plots:
+        plot.rows = 200
+        plot.times[:200] = T0 + np.arange(200) * S
+    found.top[:200, :30] = np.random.default_rng(1).uniform(0.1, 0.5, (200, 30))
+    found.top[100, 30] = 0.99
+    found.seen[105, 30] = 64
+    found.top[:200, 7] = 0.9
+    peaks = found.peaks(5)
+    assert (peaks[0].column, peaks[0].score, peaks[0].reasons) == (30, pytest.approx(0.99), ("spike",))
+    assert [peak.column for peak in peaks[1:4]] == [7, 7, 7]
+    assert peaks[4].column not in (7, 30)
