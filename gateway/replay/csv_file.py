@@ -98,10 +98,12 @@ class CsvFile:
         found: SimpleQueue[Block | SourceError | None] = SimpleQueue()
         threading.Thread(target=self._read_ahead, args=(wanted, found), name="read-csv", daemon=True).start()
         try:
+            self._is_reading = True
             wanted.put(True)
             while (block := found.get()) is not None:
                 if isinstance(block, SourceError):
                     raise block
+                self._is_reading = True
                 wanted.put(True)
                 yield block
         finally:
@@ -111,7 +113,6 @@ class CsvFile:
         blocks = self._blocks()
         while wanted.get():
             block: Block | SourceError | None = SourceError(f"{self.path}: the reader failed, see above")
-            self._is_reading = True
             try:
                 block = next(blocks, None)
             except SourceError as error:
