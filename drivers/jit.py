@@ -38,13 +38,16 @@ class Kernel:
     of its signature.
     """
 
-    def __init__(self, py_func: Callable[..., Any], signature: str, *, nogil: bool, noalias: bool, inner: bool) -> None:
+    def __init__(
+        self, py_func: Callable[..., Any], signature: str, *, nogil: bool, noalias: bool, inner: bool, inline: bool
+    ) -> None:
         self.py_func = py_func
         functools.update_wrapper(self, py_func)
         self._signature = signature
         self._nogil = nogil
         self._noalias = noalias
-        self.is_inner = inner
+        self.is_inner = inner or inline
+        self._is_inline = inline
         self._fingerprint = ""
         self._run: Callable[..., Any] | None = None
 
@@ -81,6 +84,8 @@ class Kernel:
             if self._noalias:
                 _let_noalias_be_said()
                 how["noalias"] = True
+            if self._is_inline:
+                how["inline"] = "always"
             if kept.is_sealed:  # what it calls is in its machine code, and is loaded when somebody else wants it
                 with contextlib.suppress(numba.core.errors.TypingError):  # for another processor: compiled after all
                     self._run = cast("Callable[..., Any]", numba.njit(self._signature, **how)(plain))
@@ -181,20 +186,21 @@ def _let_noalias_be_said() -> None:
 
 
 def kernel(
-    signature: str, *, nogil: bool = False, noalias: bool = False, inner: bool = False
+    signature: str, *, nogil: bool = False, noalias: bool = False, inner: bool = False, inline: bool = False
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Make a function a kernel: compiled ahead of its first call, for exactly these types, and kept on disk.
 
     noalias  no two of its arrays share memory: C's `restrict`. Over more than some ten arrays the compiler does not
              vectorise without, since it would have to compare each with each before every loop
     inner    only other kernels call it: it is in their machine code, nobody has to load it for itself
+    inline   the same, and written out wherever it is called: for a few lines that run for every value
 
     The explicit signature makes a wrong dtype or a strided slice a TypeError instead of a recompile in the middle of a
     poll. No fastmath: it makes `isnan` false. error_model numpy: a division by zero gives inf, as in an array.
     """
 
     def make(py_func: Callable[..., Any]) -> Kernel:
-        made = Kernel(py_func, signature, nogil=nogil, noalias=noalias, inner=inner)
+        made = Kernel(py_func, signature, nogil=nogil, noalias=noalias, inner=inner, inline=inline)
         _OF_MODULE.setdefault(py_func.__module__, []).append(made)
         return made
 

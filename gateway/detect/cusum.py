@@ -35,7 +35,7 @@ STAYS: Final = 3.0  # ticks after a burst until its alarm: a quarter of an hour
 DRIFT: Final = 3.0  # units times hours
 MOST_DRIFT: Final = 48.0  # that a drift remembers: 16 h at four units; after one like that the next is found later
 MOST_HOURS: Final = 0.5  # that a tick counts for: no drift without two values, whatever lies between them
-FORGET: Final = 0.001_03  # of the largest so far, an hour: half in four weeks, as of what is usual to `spike`
+FORGET_SUM: Final = 0.0245  # of the largest so far, a day: half in four weeks, as of what is usual to `spike`
 
 # Columns of float32[n, N_SUMS].
 SUM, PEAK, LARGEST, HAS_TOLD = range(4)
@@ -47,12 +47,11 @@ N_SUMS: Final = 13
 @kernel("i8(f8, i8, f8, f8, f8, b1, f4[::1])", inner=True)
 def judge_burst(units, term, x, hours, age_s, waits, s):
     """Take the units of a tick, what has most of them, the value, and for how many hours; return what an alarm is about
-    that is due, or 0.
+    that is due, or 0. Where there is no sum, none waits and the units are less than the allowance, HOME is the value.
 
     s float32[N_SUMS] state
     """
     s[SUM] = max(0.0, min(np.float64(s[SUM]) + units - ALLOWANCE, MOST))
-    s[LARGEST] = np.float64(s[LARGEST]) * (1.0 - FORGET * hours)
     due = 0
     if s[WAIT] > 0.0:
         if hours <= MOST_HOURS and (x - np.float64(s[EDGE])) * np.float64(s[UPWARDS]) > 0.0:
@@ -86,7 +85,6 @@ def judge_drift(units, hours, age_s, s):
 
     s float32[N_SUMS] state
     """
-    s[LARGEST_DRIFT] = np.float64(s[LARGEST_DRIFT]) * (1.0 - FORGET * hours)
     begins = s[DRIFTED] == 0.0
     s[DRIFTED] = max(0.0, min(np.float64(s[DRIFTED]) + (units - ALLOWANCE) * min(hours, MOST_HOURS), MOST_DRIFT))
     if s[DRIFTED] == 0.0:

@@ -37,7 +37,21 @@ from numpy.typing import NDArray
 from drivers.jit import kernel
 from drivers.quality import BAD
 from gateway.detect.buckets import BUCKET_S, COUNTER, FULL, GAUGE, S_PER_NS, add, interval, is_full, is_over
-from gateway.detect.cusum import HAS_TOLD_DRIFT, HOUR_S, N_SUMS, judge_burst, judge_drift
+from gateway.detect.cusum import (
+    ALLOWANCE,
+    DRIFTED,
+    FORGET_SUM,
+    HAS_TOLD_DRIFT,
+    HOME,
+    HOUR_S,
+    LARGEST,
+    LARGEST_DRIFT,
+    N_SUMS,
+    SUM,
+    WAIT,
+    judge_burst,
+    judge_drift,
+)
 from gateway.detect.detector import Axis, Turn
 from gateway.detect.flags import DRIFT, NOISE, NOVELTY, SHIFT
 from gateway.detect.noise import N_NOISE, judge_noise
@@ -102,7 +116,7 @@ EVER, EVER_OF_DAY, EVER_OF_TREND, KNOWN, NEXT, OF_HALF_DAY = range(OF_WEEK + HAL
 N_ENVELOPES: Final = OF_WEEK + HALVES + 6
 
 
-@kernel("void(f4[:, ::1], i8)", inner=True)
+@kernel("void(f4[:, ::1], i8)", inline=True)
 def _forget(w, row):
     """Let an envelope shrink by a day's share of its width."""
     low, high = w[row, 0], w[row, 1]
@@ -112,7 +126,7 @@ def _forget(w, row):
         w[row, 1] = high - half
 
 
-@kernel("void(f4[:, ::1], i8, f8)", inner=True)
+@kernel("void(f4[:, ::1], i8, f8)", inline=True)
 def _teach(w, row, y):
     """Widen an envelope so that it holds y."""
     y4 = np.float32(y)
@@ -130,7 +144,7 @@ def _of_hour(w, first, hour, y):
     return max(0.0, max(y - high, low - y)) if high >= low else 0.0
 
 
-@kernel("i8(f8)", inner=True)
+@kernel("i8(f8)", inline=True)
 def _cell(z):
     """Return the cell of a value z cells from the mean; NaN is the first."""
     z = np.floor(z + 0.5) + CELLS // 2
@@ -139,13 +153,13 @@ def _cell(z):
     return int(z) if z >= 0.0 else 0
 
 
-@kernel("f8(f4[:, ::1], i8)", inner=True)
+@kernel("f8(f4[:, ::1], i8)", inline=True)
 def _span(w, row):
     """Return how wide an envelope is; 0 where there is none."""
     return max(np.float64(w[row, 1]) - np.float64(w[row, 0]), 0.0)
 
 
-@kernel("f8(f4[:, ::1], i8, f8)", inner=True)
+@kernel("f8(f4[:, ::1], i8, f8)", inline=True)
 def _beyond(w, row, y):
     """Return how far y lies outside an envelope."""
     return max(0.0, max(y - np.float64(w[row, 1]), np.float64(w[row, 0]) - y))
@@ -178,7 +192,7 @@ def _of_half_day(w, half, y):
     return beyond if 2 * n_know >= HALVES else 0.0
 
 
-@kernel("f8(f8, f8, f8, f8)", inner=True)
+@kernel("f8(f8, f8, f8, f8)", inline=True)
 def _units(beyond, share, span, allowance):
     """Return the units of a value that far outside of what has this span."""
     return min(CAP, beyond / (share * (span + beyond) + allowance)) if beyond > 0.0 else 0.0
@@ -206,7 +220,7 @@ def _turn_day(w):
         _forget(w, row)
 
 
-@kernel("void(f8[::1], f4[:, ::1], i8, i8, i8, i8, f8, f8, b1, f8)", inner=True)
+@kernel("void(f8[::1], f4[:, ::1], i8, i8, i8, i8, f8, f8, b1, f8)", inline=True)
 def _learn(s, w, hour, half, x_cell, f_cell, y, f, has_before, young):
     """Take what a tick teaches: y, and f, the mean of half an hour."""
     p, x_span = y - s[MEAN_DAY], _span(w, EVER)
@@ -238,7 +252,7 @@ def _learn(s, w, hour, half, x_cell, f_cell, y, f, has_before, young):
     s[VARIANCE] += a * (e * (y - s[MEAN]) - s[VARIANCE])
 
 
-@kernel("f8(f8[::1], f8)", inner=True)
+@kernel("f8(f8[::1], f8)", inline=True)
 def _govern(s, units):
     """Return what is told of so many units: 0 unless they are more than what was told of late."""
     told, since = s[TOLD] * (1.0 - 1.0 / GOVERN_TICKS), s[SINCE] + 1.0
@@ -285,6 +299,8 @@ def advance(s, w, sums, t, hour, half, raw, resolution, detect, waits):
     if age - s[DAYS_SEEN] >= WARM_UP_S:
         s[DAYS_SEEN] = age
         _turn_day(w)
+        for largest in (LARGEST, LARGEST_DRIFT):
+            sums[largest] = np.float64(sums[largest]) * (1.0 - FORGET_SUM)
 
     x_span = _span(w, EVER)
     y = x  # what it may teach
@@ -302,36 +318,47 @@ def advance(s, w, sums, t, hour, half, raw, resolution, detect, waits):
     if is_warm:
         floor = STEPS * max(s[SMALL], resolution) + RELATIVE * abs(raw)
         noise = NOISES * s[MEAN_STEP] + floor
-        is_news = (detect & BIT_NOVELTY) != 0 and not w[KNOWN, 0] <= np.float32(x) <= w[KNOWN, 1]
+        was_there = w[KNOWN, 0] <= np.float32(x) <= w[KNOWN, 1]
+        is_news = not was_there and (detect & BIT_NOVELTY) != 0
         is_jump = (detect & BIT_SHIFT) != 0
-        for kind in range(LEVEL, TREND + 1):
-            if kind == LEVEL:
-                u = _units(_of_hour(w, OF_LEVEL, hour, x), SHARE, x_span, noise)
-            elif kind == BY_DAY:
-                u = _units(_of_hour(w, OF_DAY, hour, x - s[MEAN_DAY]), SHARE, _span(w, EVER_OF_DAY), noise)
-            elif kind == WEEK_DAY:
-                u = _units(_of_half_day(w, half, x), SHARE, x_span, noise) if age >= MONTH_S else 0.0
-            elif not has_before:
-                u = 0.0
-            elif kind == STEP:
-                u = _units(_of_cell(w, OF_STEP, x_cell, x, EVER), SHARE, x_span, floor)
-            else:
-                u = _of_cell(w, OF_TREND, f_cell, f, EVER_OF_TREND)
-                u = _units(u, SHARE_TREND, _span(w, EVER_OF_TREND), floor)
+        u = _units(_of_hour(w, OF_LEVEL, hour, x), SHARE, x_span, noise)
+        units, best, term = u, u, LEVEL
+        u = _units(_of_hour(w, OF_DAY, hour, x - s[MEAN_DAY]), SHARE, _span(w, EVER_OF_DAY), noise)
+        units += u
+        if u > best:
+            best, term = u, BY_DAY
+        if is_news:
+            counts, most, about = units, best, term
+        if age >= MONTH_S:
+            u = _units(_of_half_day(w, half, x), SHARE, x_span, noise)
             units += u
             if u > best:
-                best, term = u, kind
-            if is_jump if kind >= STEP else is_news and kind != WEEK_DAY:
-                counts += u
-                if u > most:
-                    most, about = u, kind
-        if w[KNOWN, 1] >= w[KNOWN, 0]:
+                best, term = u, WEEK_DAY
+        if has_before:
+            u = _units(_of_cell(w, OF_STEP, x_cell, x, EVER), SHARE, x_span, floor)
+            beyond = _of_cell(w, OF_TREND, f_cell, f, EVER_OF_TREND)
+            v = _units(beyond, SHARE_TREND, _span(w, EVER_OF_TREND), floor)
+            units += u + v
+            jump = TREND if v > u else STEP
+            u_most = max(u, v)
+            if u_most > best:
+                best, term = u_most, jump
+            if is_jump:
+                counts += u + v
+                if u_most > most:
+                    most, about = u_most, jump
+        if not was_there and w[KNOWN, 1] >= w[KNOWN, 0]:
             drift = _units(_beyond(w, KNOWN, x), SHARE, _span(w, KNOWN), noise)
     _learn(s, w, hour, half, x_cell, f_cell, y, f, has_before, young)
 
     hours = observed_s / HOUR_S
-    alarm = judge_burst(counts, about, x, hours, age, waits, sums)
-    drifts = judge_drift(drift, hours, age, sums)
+    alarm, drifts = NOTHING, False
+    if counts > ALLOWANCE or sums[SUM] > 0.0 or sums[WAIT] > 0.0:
+        alarm = judge_burst(counts, about, x, hours, age, waits, sums)
+    else:
+        sums[HOME] = x
+    if drift > ALLOWANCE or sums[DRIFTED] > 0.0:
+        drifts = judge_drift(drift, hours, age, sums)
     if alarm != NOTHING:
         sums[HAS_TOLD_DRIFT] = 1.0  # it has been told that it is elsewhere
     units = _govern(s, units)

@@ -233,6 +233,8 @@ class Novelty:
         if self.age - self.aged >= 86400.0:
             self.aged = self.age
             self.known, self.known_next = self.known_next, self.x.copy()
+            self.burst.forget()
+            self.drift.forget()
             for each in (*self.after_step.cells, *self.after_trend.cells, *self.week.halves, self.x, self.p, self.f):
                 each.shrink()
 
@@ -327,9 +329,12 @@ class Burst:
         self.sum, self.peak, self.largest, self.has_told = 0.0, 0.0, 0.0, False
         self.home, self.waiting = 0.0, None
 
+    def forget(self):
+        """A day is over: of the largest half is left after four weeks."""
+        self.largest = single(self.largest * (1.0 - 0.0245))
+
     def step(self, units, term, x, hours, age, waits):
         """Return what an alarm is about, None if there is none."""
-        self.largest = single(self.largest * (1.0 - 0.00103 * hours))
         self.sum = single(min(max(self.sum + units - 1.0, 0.0), 24.0))
         due = self._wait(x, hours)
         if self.sum == 0.0:
@@ -366,9 +371,11 @@ class Drift:
     def __init__(self):
         self.sum, self.peak, self.largest, self.has_told = 0.0, 0.0, 0.0, False
 
+    def forget(self):
+        self.largest = single(self.largest * (1.0 - 0.0245))
+
     def step(self, units, hours, age):
         """Return whether an alarm is due."""
-        self.largest = single(self.largest * (1.0 - 0.00103 * hours))
         before, self.sum = self.sum, single(min(max(self.sum + (units - 1.0) * min(hours, 0.5), 0.0), 48.0))
         if self.sum == 0.0:
             self.largest, self.peak, self.has_told = max(self.largest, self.peak), 0.0, False
