@@ -129,18 +129,19 @@ def _forget(w, row):
 @kernel("void(f4[:, ::1], i8, f8)", inline=True)
 def _teach(w, row, y):
     """Widen an envelope so that it holds y."""
-    y4 = np.float32(y)
-    w[row, 0] = min(w[row, 0], y4)
-    w[row, 1] = max(w[row, 1], y4)
+    y4, r = np.float32(y), np.uintp(row)  # an index that cannot be negative needs no look
+    w[r, 0] = min(w[r, 0], y4)
+    w[r, 1] = max(w[r, 1], y4)
 
 
 @kernel("f8(f4[:, ::1], i8, i8, f8)", inner=True)
 def _of_hour(w, first, hour, y):
     """Return how far y lies outside the envelope of an hour and the copies of its neighbours; 0 where there is none."""
-    left = first + HOURS + (hour - 1 if hour > 0 else HOURS - 1)
-    right = first + HOURS + (hour + 1 if hour < HOURS - 1 else 0)
-    low = min(w[first + hour, 0], min(w[left, 0], w[right, 0]))
-    high = max(w[first + hour, 1], max(w[left, 1], w[right, 1]))
+    now = np.uintp(first + hour)
+    left = np.uintp(first + HOURS + (hour - 1 if hour > 0 else HOURS - 1))
+    right = np.uintp(first + HOURS + (hour + 1 if hour < HOURS - 1 else 0))
+    low = min(w[now, 0], min(w[left, 0], w[right, 0]))
+    high = max(w[now, 1], max(w[left, 1], w[right, 1]))
     return max(0.0, max(y - high, low - y)) if high >= low else 0.0
 
 
@@ -169,9 +170,10 @@ def _beyond(w, row, y):
 def _of_cell(w, first, cell, y, ever):
     """Return how far y lies outside the envelope of a cell and those beside it; of none: outside all that ever was."""
     low, high = np.float32(np.inf), np.float32(-np.inf)
-    for row in range(first + max(0, cell - NEAR), first + min(CELLS, cell + NEAR + 1)):
-        low = min(low, w[row, 0])
-        high = max(high, w[row, 1])
+    for away in range(-NEAR, NEAR + 1):
+        r = np.uintp(first + min(max(cell + away, 0), CELLS - 1))
+        low = min(low, w[r, 0])
+        high = max(high, w[r, 1])
     if high < low:
         return _beyond(w, ever, y)
     return max(0.0, max(y - np.float64(high), np.float64(low) - y))
