@@ -21,6 +21,7 @@ from gateway.replay.source import RecordedFrame, RecordedScan, SourceAway, Sourc
 ROWS: Final = 10_000  # of the fastest scan at a time: what a query answers within a second
 MAX_ROWS: Final = 20 * ROWS  # a database that holds more of a tag in a window is thinned by it, hence refused
 SHORTEST_S: Final = 60.0  # of a window
+ANY: Final = 2  # samples, to know whether there are any
 NS: Final = 1_000_000_000
 
 
@@ -59,37 +60,56 @@ class Database:
             except (ValueError, ImportError) as error:
                 raise SourceError(f"{self._url}: {str(error).removeprefix('store: ')}") from None
             try:
-                for start_ns in range(self._span.start_ns, self._span.stop_ns, step_ns):
+                start_ns = self._span.start_ns
+                while start_ns < self._span.stop_ns:
                     stop_ns = min(start_ns + step_ns, self._span.stop_ns)
-                    yield from self._window(runner, store, start_ns, stop_ns)
+                    frames = self._window(runner, store, start_ns, stop_ns)
+                    yield from frames
+                    if not frames:
+                        stop_ns = runner.run(self._skip(store, stop_ns, step_ns))
                     self.progress = (stop_ns - self._span.start_ns) / (self._span.stop_ns - self._span.start_ns)
+                    start_ns = stop_ns
             except StoreAway as error:
                 raise (SourceError if self._is_file else SourceAway)(str(error)) from None
             finally:
                 runner.run(store.close())
 
-    def _window(self, runner: asyncio.Runner, store: Store, start_ns: int, stop_ns: int) -> Iterator[RecordedFrame]:
+    async def _skip(self, store: Store, start_ns: int, step_ns: int) -> int:
+        """Return from when on a window may have samples: what is empty is passed in strides that double."""
+        while start_ns < self._span.stop_ns:
+            stop_ns = min(start_ns + step_ns, self._span.stop_ns)
+            for series in (self._series(scan, tag) for scan in self.scans for tag in scan.tags):
+                if (await store.read(series, start_ns, stop_ns, ANY)).time_ns.size:
+                    return start_ns
+            start_ns, step_ns = stop_ns, 2 * step_ns
+        return start_ns
+
+    def _series(self, scan: RecordedScan, tag: str) -> Series:
+        spec = self._table.spec
+        device = next(one for one in spec.devices if one.name == scan.device)
+        return Series(device.measurement, spec.corridor, spec.site, spec.id, device.name, tag)
+
+    def _window(self, runner: asyncio.Runner, store: Store, start_ns: int, stop_ns: int) -> list[RecordedFrame]:
         found: list[tuple[int, int, int]] = []
         columns: list[NDArray[np.float64]] = []
         for scan in self.scans:
             times, value = runner.run(self._scan(store, scan, start_ns, stop_ns))
             found += [(int(t), len(columns), k) for k, t in enumerate(times)]
             columns.append(value)
+        frames = []
         for time_ns, number, k in sorted(found):
             value = columns[number][k]
             quality = np.where(np.isnan(value), np.uint32(BAD_DATA_UNAVAILABLE), np.uint32(GOOD))
-            yield RecordedFrame(number, time_ns, value, quality)
+            frames.append(RecordedFrame(number, time_ns, value, quality))
+        return frames
 
     async def _scan(
         self, store: Store, scan: RecordedScan, start_ns: int, stop_ns: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the times of a scan in a window and value float64[times, tags], NaN where a tag has none."""
-        spec = self._table.spec
-        device = next(one for one in spec.devices if one.name == scan.device)
         trends = []
         for tag in scan.tags:
-            series = Series(device.measurement, spec.corridor, spec.site, spec.id, device.name, tag)
-            trend = await store.read(series, start_ns, stop_ns, MAX_ROWS)
+            trend = await store.read(self._series(scan, tag), start_ns, stop_ns, MAX_ROWS)
             if (trend.low < trend.high).any():
                 raise SourceError(f"{self._url}: {scan.device}.{tag}: more than {MAX_ROWS} samples in a window")
             trends.append(trend)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from gateway.history.sqlite import Sqlite
 from gateway.history.store import open_store
 from gateway.model.corridor import StoreSpec
 from gateway.replay import database
@@ -77,6 +78,11 @@ def check(folder, capsys, url, *arguments):
     same = ("rows", "values", "first_ns", "last_ns", "alarms", "anomalies", "changepoints")
     assert {name: found[name] for name in same} == {name: told[name] for name in same}
     assert {one["reason"] for one in told["alarms"]} >= {"high", "spike"}
+    early = T0 - 300 * 86_400 * S
+    bench.summary(
+        capsys, url, "--config", config, "--from", early, "--to", T0 + N * S, "--out", folder / "early.csv", *arguments
+    )
+    assert (folder / "early.csv").read_text() == (folder / "csv.csv").read_text()
 
 
 def test_sqlite(tmp_path, capsys, monkeypatch):
@@ -84,6 +90,24 @@ def test_sqlite(tmp_path, capsys, monkeypatch):
     url = f"sqlite://{tmp_path}/history.sqlite"
     asyncio.run(write(url))
     check(tmp_path, capsys, url)
+
+
+def test_what_is_empty_is_passed_in_few_questions(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(database, "ROWS", 700)
+    url = f"sqlite://{tmp_path}/history.sqlite"
+    asyncio.run(write(url))
+    asked = []
+    whole = Sqlite.read
+
+    async def read(self, series, start_ns, stop_ns, max_points):
+        asked.append(stop_ns - start_ns)
+        return await whole(self, series, start_ns, stop_ns, max_points)
+
+    monkeypatch.setattr(Sqlite, "read", read)
+    config = bench.write_config(tmp_path, DEVICE)
+    found = bench.summary(capsys, url, "--config", config, "--from", T0 - 900 * 86_400 * S, "--to", T0 + N * S)
+    assert found["rows"] > 2400
+    assert len(asked) < 500  # of 110,000 windows of 700 s
 
 
 def test_influx1(tmp_path, capsys, influxd):
