@@ -163,10 +163,38 @@ class Shared(Generic[T]):
         return self._value  # type: ignore[return-value]
 
 
-class Integral:
+class _Grid:
+    """What goes on from cell to cell of a fixed grid of time, and begins again for a time before the present cell."""
+
+    __slots__ = ("_cell", "_origin_s", "_step_s")
+
+    _cell: int
+    _origin_s: float
+    _step_s: float
+
+    def _rewind(self) -> None:
+        raise NotImplementedError
+
+    def _walk(self, last: int) -> Any:
+        raise NotImplementedError
+
+    def _reach(self, t: Any) -> tuple[Any, Any, int]:
+        """Go to the cell of the first of these times; return the cells from there on, the parts of them, the last."""
+        x = np.maximum(0.0, (t - self._origin_s) / self._step_s)
+        cell = x.astype(np.int64)
+        first, last = int(cell.min()), int(cell.max())
+        if self._cell > first:
+            self._rewind()
+        while self._cell + MAX_CELLS < first:
+            self._walk(self._cell + MAX_CELLS)
+        self._walk(first)
+        return cell - first, x - cell, last
+
+
+class Integral(_Grid):
     """The time integral of several rates since the origin, on a fixed grid: repeatable, and monotone for rates >= 0."""
 
-    __slots__ = ("_cell", "_origin_s", "_rates", "_slope", "_step_s", "_total")
+    __slots__ = ("_rates", "_slope", "_total")
 
     def __init__(self, rates: Callable[[float], tuple[float, ...]], origin_s: float, step_s: float = 1.0) -> None:
         self._rates = rates
@@ -197,17 +225,9 @@ class Integral:
 
     def _column(self, t: Any) -> tuple[Any, ...]:
         """Return the integrals at each time: the same sums in the same order, from the cell of the first time on."""
-        x = np.maximum(0.0, (t - self._origin_s) / self._step_s)
-        cell = x.astype(np.int64)
-        first, last = int(cell.min()), int(cell.max())
-        if self._cell > first:
-            self._rewind()
-        while self._cell + MAX_CELLS < first:
-            self._walk(self._cell + MAX_CELLS)
-        self._walk(first)
-        parts = (x - cell) * self._step_s
+        cell, parts, last = self._reach(t)
+        parts *= self._step_s
         totals, slopes = self._walk(last)
-        cell -= first
         return tuple(total[cell] + slope[cell] * parts for total, slope in zip(totals, slopes, strict=True))
 
     def _walk(self, last: int) -> tuple[list[Column], list[Column]]:
@@ -224,10 +244,10 @@ class Integral:
         return totals, slopes
 
 
-class Lag:
+class Lag(_Grid):
     """A first-order lag (thermal mass) behind a signal, on a fixed grid; in balance with `start` at the origin."""
 
-    __slots__ = ("_alpha", "_cell", "_next", "_origin_s", "_signal", "_start", "_step_s", "_value")
+    __slots__ = ("_alpha", "_next", "_signal", "_start", "_value")
 
     def __init__(self, signal: Signal, tau_s: float, origin_s: float, start: float, step_s: float = 10.0) -> None:
         self._signal = signal
@@ -261,17 +281,9 @@ class Lag:
 
     def _column(self, t: Any) -> Any:
         """Return the lagged value at each time: the same steps, from the cell of the first time on."""
-        x = np.maximum(0.0, (t - self._origin_s) / self._step_s)
-        cell = x.astype(np.int64)
-        first, last = int(cell.min()), int(cell.max())
-        if self._cell > first:
-            self._rewind()
-        while self._cell + MAX_CELLS < first:
-            self._walk(self._cell + MAX_CELLS)
-        self._walk(first)
+        cell, parts, last = self._reach(t)
         values = np.array(self._walk(last))
-        cell -= first
-        return values[cell] + (values[cell + 1] - values[cell]) * (x - (cell + first))
+        return values[cell] + (values[cell + 1] - values[cell]) * parts
 
     def _walk(self, last: int) -> list[float]:
         """Go on to a cell; return the value of the present one, of every cell passed and of the one after the last."""
