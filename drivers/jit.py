@@ -38,16 +38,17 @@ class Kernel:
     of its signature.
     """
 
-    def __init__(
-        self, py_func: Callable[..., Any], signature: str, *, nogil: bool, noalias: bool, inner: bool, inline: bool
-    ) -> None:
+    def __init__(self, py_func: Callable[..., Any], signature: str, *, nogil: bool, noalias: bool, inner: bool) -> None:
         self.py_func = py_func
         functools.update_wrapper(self, py_func)
         self._signature = signature
-        self._nogil = nogil
-        self._noalias = noalias
-        self.is_inner = inner or inline
-        self._is_inline = inline
+        self.is_inner = inner
+        self.is_noalias = noalias
+        self._how: dict[str, Any] = {"error_model": "numpy", "fastmath": False, "_nrt": False, "nogil": nogil}
+        if noalias:
+            self._how["noalias"] = True
+        if inner:
+            self._how["forceinline"] = True
         self._fingerprint = ""
         self._run: Callable[..., Any] | None = None
 
@@ -62,7 +63,7 @@ class Kernel:
         """
         if not self._fingerprint:
             plain = cast("FunctionType", self.py_func)
-            parts = [self._signature, str(self._noalias), _bytecode(plain.__code__)]
+            parts = [self._signature, str(self._how), _bytecode(plain.__code__)]
             for name in plain.__code__.co_names:
                 value = plain.__globals__.get(name)
                 value = _OF_RUN.get(id(value), value)
@@ -80,12 +81,9 @@ class Kernel:
 
             plain = cast("FunctionType", self.py_func)
             kept = _Kept(plain, self.fingerprint())
-            how: Any = {"cache": kept.is_sound(), "error_model": "numpy", "fastmath": False, "nogil": self._nogil}
-            if self._noalias:
+            how: Any = {"cache": kept.is_sound(), **self._how}
+            if self.is_noalias:
                 _let_noalias_be_said()
-                how["noalias"] = True
-            if self._is_inline:
-                how["inline"] = "always"
             if kept.is_sealed:  # what it calls is in its machine code, and is loaded when somebody else wants it
                 with contextlib.suppress(numba.core.errors.TypingError):  # for another processor: compiled after all
                     self._run = cast("Callable[..., Any]", numba.njit(self._signature, **how)(plain))
@@ -186,21 +184,23 @@ def _let_noalias_be_said() -> None:
 
 
 def kernel(
-    signature: str, *, nogil: bool = False, noalias: bool = False, inner: bool = False, inline: bool = False
+    signature: str, *, nogil: bool = False, noalias: bool = False, inner: bool = False
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Make a function a kernel: compiled ahead of its first call, for exactly these types, and kept on disk.
 
     noalias  no two of its arrays share memory: C's `restrict`. Over more than some ten arrays the compiler does not
              vectorise without, since it would have to compare each with each before every loop
-    inner    only other kernels call it: it is in their machine code, nobody has to load it for itself
-    inline   the same, and written out wherever it is called: for a few lines that run for every value
+    inner    only other kernels call it: it is written out in their machine code, where an array costs nothing to hand
+             on, and nobody has to load it for itself
 
     The explicit signature makes a wrong dtype or a strided slice a TypeError instead of a recompile in the middle of a
     poll. No fastmath: it makes `isnan` false. error_model numpy: a division by zero gives inf, as in an array.
+    No allocation: without numba's runtime (`_nrt`) a kernel that wants memory does not compile, and a row of an array
+    is not counted as one more reference.
     """
 
     def make(py_func: Callable[..., Any]) -> Kernel:
-        made = Kernel(py_func, signature, nogil=nogil, noalias=noalias, inner=inner, inline=inline)
+        made = Kernel(py_func, signature, nogil=nogil, noalias=noalias, inner=inner)
         _OF_MODULE.setdefault(py_func.__module__, []).append(made)
         return made
 

@@ -37,65 +37,67 @@ MOST_DRIFT: Final = 48.0  # that a drift remembers: 16 h at four units; after on
 MOST_HOURS: Final = 0.5  # that a tick counts for: no drift without two values, whatever lies between them
 FORGET_SUM: Final = 0.0245  # of the largest so far, a day: half in four weeks, as of what is usual to `spike`
 
-# Columns of float32[n, N_SUMS].
+# Rows of float32[N_SUMS, n].
 SUM, PEAK, LARGEST, HAS_TOLD = range(4)
 HOME, WAIT, ABOUT, EDGE, UPWARDS = range(4, 9)
 DRIFTED, FARTHEST, LARGEST_DRIFT, HAS_TOLD_DRIFT = range(9, 13)
 N_SUMS: Final = 13
 
 
-@kernel("i8(f8, i8, f8, f8, f8, b1, f4[::1])", inner=True)
-def judge_burst(units, term, x, hours, age_s, waits, s):
-    """Take the units of a tick, what has most of them, the value, and for how many hours; return what an alarm is about
-    that is due, or 0. Where there is no sum, none waits and the units are less than the allowance, HOME is the value.
+@kernel("i8(i8, f8, i8, f8, f8, f8, b1, f4[:, ::1])", inner=True)
+def judge_burst(i, units, term, x, hours, age_s, waits, s):
+    """Take the units of a tick of tag i, what has most of them, the value, and for how many hours.
 
-    s float32[N_SUMS] state
+    Returns what an alarm is about that is due, or 0. Where there is no sum, none waits and the units are less than the
+    allowance, HOME is the value.
+
+    s float32[N_SUMS, n] state
     """
-    s[SUM] = max(0.0, min(np.float64(s[SUM]) + units - ALLOWANCE, MOST))
+    s[SUM, i] = max(0.0, min(np.float64(s[SUM, i]) + units - ALLOWANCE, MOST))
     due = 0
-    if s[WAIT] > 0.0:
-        if hours <= MOST_HOURS and (x - np.float64(s[EDGE])) * np.float64(s[UPWARDS]) > 0.0:
-            s[WAIT] -= np.float32(1.0)
-            if s[WAIT] == 0.0:
-                due = int(s[ABOUT])
+    if s[WAIT, i] > 0.0:
+        if hours <= MOST_HOURS and (x - np.float64(s[EDGE, i])) * np.float64(s[UPWARDS, i]) > 0.0:
+            s[WAIT, i] -= np.float32(1.0)
+            if s[WAIT, i] == 0.0:
+                due = int(s[ABOUT, i])
         else:
-            s[WAIT] = s[SUM] = 0.0  # it is back, or nobody saw whether it stayed
-    if s[SUM] == 0.0:
-        s[LARGEST] = max(s[LARGEST], s[PEAK])
-        s[PEAK] = s[HAS_TOLD] = 0.0
-        s[HOME] = x
+            s[WAIT, i] = s[SUM, i] = 0.0  # it is back, or nobody saw whether it stayed
+    if s[SUM, i] == 0.0:
+        s[LARGEST, i] = max(s[LARGEST, i], s[PEAK, i])
+        s[PEAK, i] = s[HAS_TOLD, i] = 0.0
+        s[HOME, i] = x
         return due
-    s[PEAK] = max(s[PEAK], s[SUM])
+    s[PEAK, i] = max(s[PEAK, i], s[SUM, i])
     limit = BURST * max(1.0, WEEK_S / max(age_s, 1.0)) ** GRADE
-    if np.float64(s[SUM]) < max(limit, USUAL * np.float64(s[LARGEST])) or s[HAS_TOLD] > 0.0:
+    if np.float64(s[SUM, i]) < max(limit, USUAL * np.float64(s[LARGEST, i])) or s[HAS_TOLD, i] > 0.0:
         return due
-    s[HAS_TOLD] = 1.0
+    s[HAS_TOLD, i] = 1.0
     if not waits:
         return term
-    s[WAIT], s[ABOUT] = STAYS, term
-    home = np.float64(s[HOME])
-    s[UPWARDS] = 1.0 if x > home else -1.0
-    s[EDGE] = 0.5 * (home + x)
+    s[WAIT, i], s[ABOUT, i] = STAYS, term
+    home = np.float64(s[HOME, i])
+    s[UPWARDS, i] = 1.0 if x > home else -1.0
+    s[EDGE, i] = 0.5 * (home + x)
     return due
 
 
-@kernel("b1(f8, f8, f8, f4[::1])", inner=True)
-def judge_drift(units, hours, age_s, s):
-    """Take by how many units a value lies beyond what was known, and since how many hours; return whether it drifts.
+@kernel("b1(i8, f8, f8, f8, f4[:, ::1])", inner=True)
+def judge_drift(i, units, hours, age_s, s):
+    """Take by how many units tag i lies beyond what was known, and since how many hours; return whether it drifts.
 
-    s float32[N_SUMS] state
+    s float32[N_SUMS, n] state
     """
-    begins = s[DRIFTED] == 0.0
-    s[DRIFTED] = max(0.0, min(np.float64(s[DRIFTED]) + (units - ALLOWANCE) * min(hours, MOST_HOURS), MOST_DRIFT))
-    if s[DRIFTED] == 0.0:
-        s[LARGEST_DRIFT] = max(s[LARGEST_DRIFT], s[FARTHEST])
-        s[FARTHEST] = s[HAS_TOLD_DRIFT] = 0.0
+    begins = s[DRIFTED, i] == 0.0
+    s[DRIFTED, i] = max(0.0, min(np.float64(s[DRIFTED, i]) + (units - ALLOWANCE) * min(hours, MOST_HOURS), MOST_DRIFT))
+    if s[DRIFTED, i] == 0.0:
+        s[LARGEST_DRIFT, i] = max(s[LARGEST_DRIFT, i], s[FARTHEST, i])
+        s[FARTHEST, i] = s[HAS_TOLD_DRIFT, i] = 0.0
         return False
     if begins and age_s < WEEK_S:
-        s[HAS_TOLD_DRIFT] = 1.0  # by nature, for all that is known
-    s[FARTHEST] = max(s[FARTHEST], s[DRIFTED])
-    is_enough = np.float64(s[DRIFTED]) >= max(DRIFT, np.float64(s[LARGEST_DRIFT]))
-    if not is_enough or s[HAS_TOLD_DRIFT] > 0.0:
+        s[HAS_TOLD_DRIFT, i] = 1.0  # by nature, for all that is known
+    s[FARTHEST, i] = max(s[FARTHEST, i], s[DRIFTED, i])
+    is_enough = np.float64(s[DRIFTED, i]) >= max(DRIFT, np.float64(s[LARGEST_DRIFT, i]))
+    if not is_enough or s[HAS_TOLD_DRIFT, i] > 0.0:
         return False
-    s[HAS_TOLD_DRIFT] = 1.0
+    s[HAS_TOLD_DRIFT, i] = 1.0
     return True
