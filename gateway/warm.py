@@ -24,6 +24,7 @@ KERNELS: Final = (
     "gateway.detect.buckets",
     "gateway.detect.noise",
     "gateway.detect.cusum",
+    "gateway.detect.envelopes",
     "gateway.detect.novelty",
     "gateway.detect.health",
     "gateway.detect.governor",
