@@ -183,7 +183,7 @@ async def test_what_the_detectors_have_learnt_outlives_a_restart_and_a_broken_fi
     async with Fleet([meter], seed=1) as fleet:
         config = tmp_path / "gateway.toml"
         config.write_text(CONFIG.format(port=fleet.ports["l1"]))
-        warm.compile_missing(str, warm.detectors(plan(load_gateway(config)).table))  # a detector learns once it is there
+        warm.compile_missing(str, warm.detectors(plan(load_gateway(config)).table))  # else they come too late
 
         async def run(learnt=None):
             found, state = plan(load_gateway(config)), tmp_path / f"state{next(numbers)}"
