@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,6 +11,10 @@ import hypothesis
 import pytest
 
 from tests import servers
+
+# Every worker and every gateway that a test starts would compile all sources, as none in the field does.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The first call of a kernel loads it, and these machines are shared: how long an example takes says nothing.
 hypothesis.settings.register_profile("no deadline", deadline=None)

@@ -1,6 +1,7 @@
 """The import rules of ARCHITECTURE.md, executed."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -48,15 +49,23 @@ HOMES = {
 }
 
 
+@functools.cache
+def nodes(path):
+    """Return all nodes of a file's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@functools.cache
 def imports(path):
-    """Yield every module that a file imports, wherever the import stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Return every module that a file imports, wherever the import stands."""
+    found = []
+    for node in nodes(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
 
 
 def name(path):
@@ -110,7 +119,7 @@ def test_detectors_know_no_clock_no_log_and_no_loop(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_tasks_are_made_in_groups_and_nobody_sleeps_in_a_thread(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             call = ast.unparse(node.func)
             assert call not in ("asyncio.create_task", "asyncio.ensure_future", "time.sleep") or (
@@ -120,7 +129,7 @@ def test_tasks_are_made_in_groups_and_nobody_sleeps_in_a_thread(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_nothing_is_caught_wholesale(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.ExceptHandler):
             caught = "everything" if node.type is None else ast.unparse(node.type)
             reraises = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))

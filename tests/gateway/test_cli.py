@@ -66,10 +66,11 @@ def test_check_is_silent_about_a_good_file(config):
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x81\xff", b"[gateway\n", GOOD.replace("unit = 1", "unt = 1").encode()])
 @pytest.mark.parametrize("command", ["check", "run", "plan", "sim"])
-def test_a_wrong_file_is_exit_1_and_lines_without_a_traceback(tmp_path, command, content):
+def test_a_wrong_file_is_exit_1_and_lines_without_a_traceback(tmp_path, capsys, command, content):
     path = tmp_path / "gateway.toml"
     path.write_bytes(content)
-    code, out, err = run(command, path)
+    code = cli.main([command, str(path)])
+    out, err = capsys.readouterr()
     assert code == 1
     assert out == ""
     assert err.count("\n") == len(err.splitlines()) >= 1

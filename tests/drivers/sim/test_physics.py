@@ -140,8 +140,9 @@ def _check_volts(row):
             assert row[f"voltage_l{a}_l{b}"] == pytest.approx(math.sqrt(3) * row[f"voltage_l{a}_n"], rel=0.03)
 
 
-@pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("name", COUNTING)
+@pytest.mark.parametrize(
+    ("name", "use"), [(name, use) for i, name in enumerate(COUNTING) for use in USES[i % 3 :: 3]]
+)  # each profile as some of the meters, each meter as some of the profiles
 def test_energy_never_falls_and_is_the_integral_of_power(name, use):
     spec = meter(profile=name, name=use, line="line-a", site="s1", kp_m=15_000)
     counters = [point for point in spec.points if point.kind == "counter"]
