@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gateway.demo import maps
 from gateway.demo.script import COVERED, script
-from gateway.demo.tables import At, GatewayText, Nature
+from gateway.demo.tables import At, GatewayText
 
 __all__ = ["COVERED", "Site", "script", "sites", "write_sites"]
 
@@ -97,17 +97,9 @@ def pump_station(yard: _Yard) -> None:
     add, kp_m = yard.text.device, 0
     skid, at = yard.tcp("skid"), At("meter-skid", "pipe-a", kp_m)
     flow = {"mass_flow": limits(2, low=500.0, high=720.0), "temperature": limits(low=20.0, high=60.0)}
-    drift: Mapping[str, Nature] = {"totalizer1": "stepping"}
     for i in (1, 2, 3):
-        add(f"ft-10{i}", skid, at, "endresshauser_proline", unit=i, tags=maps.CORIOLIS, natures=drift, settings=flow)
-    add(
-        "ft-110",
-        yard.tcp("ft-110"),
-        at,
-        "emerson_micromotion_slots",
-        tags=maps.SLOTS,
-        natures={"slot_04_value": "stepping"},
-    )
+        add(f"ft-10{i}", skid, at, "endresshauser_proline", unit=i, tags=maps.CORIOLIS, settings=flow)
+    add("ft-110", yard.tcp("ft-110"), at, "emerson_micromotion_slots", tags=maps.SLOTS)
     station = {
         "suction_pressure": limits(1, low_low=1.5, low=3.0),
         "discharge_pressure": limits(1, high=50.0, high_high=55.0),
@@ -148,8 +140,7 @@ def pump_station(yard: _Yard) -> None:
 def _second_system(yard: _Yard) -> None:
     """Custody metering of the export line that several owners share, at its take-over point."""
     at, skid = At("custody-run-1", "pipe-b", 400), yard.tcp("custody")
-    yard.text.device("ft-201", skid, at, "endresshauser_proline", unit=1, tags=maps.CORIOLIS,
-                     natures={"totalizer1": "stepping"})  # fmt: skip
+    yard.text.device("ft-201", skid, at, "endresshauser_proline", unit=1, tags=maps.CORIOLIS)
     yard.text.device("ft-202", skid, at, "dynasonics_tfx_ultra", unit=2,
                      tags=["signal_strength", "flow_rate_cmh", "velocity", "temperature_1"])  # fmt: skip
 
@@ -163,8 +154,7 @@ def _tank_farm(yard: _Yard) -> None:
         add(f"lt-40{i}", hub, At(f"tank-{i}", "pipe-a", kp_m), "emerson_rosemount_5900", unit=i, period_s=5.0,
             settings={"ullage": limits(1, low_low=1.5, low=2.5)})  # fmt: skip
     add("ft-450", yard.tcp("loading"), At("loading-arm-1", "pipe-a", kp_m), "dynasonics_tfx_ultra",
-        tags=["signal_strength", "flow_rate_cmh", "velocity", "temperature_1", "net_total"],
-        natures={"net_total": "stepping"})  # fmt: skip
+        tags=["signal_strength", "flow_rate_cmh", "velocity", "temperature_1", "net_total"])  # fmt: skip
 
 
 def _gas_metering(yard: _Yard) -> None:
@@ -175,7 +165,7 @@ def _gas_metering(yard: _Yard) -> None:
         tags=["global_status", "volume_actual", "flow_base", "flow_actual", "pressure", "temperature", "gas_velocity",
               "speed_of_sound", "compressibility"],
         settings={"pressure": {**limits(2, low=45.0, high=60.0), "rate": 1.0}})  # fmt: skip
-    add("fc-1", yard.tcp("gas-fc"), at, "rockwell_1758flo_enron", period_s=10.0, nature="stepping",
+    add("fc-1", yard.tcp("gas-fc"), at, "rockwell_1758flo_enron", period_s=10.0,
         tags=[f"run0_{total}_total" for total in ("run_time", "mass", "volume_base", "volume_flowing")])  # fmt: skip
 
 
@@ -184,17 +174,15 @@ def quay(yard: _Yard) -> None:
     add = yard.text.device
     crane_power = {"power_active_total": limits(2, high=2_500_000.0), "voltage_l1_n": limits(low=207.0, high=253.0)}
     for i, model in enumerate(("siemens_pac2200", "siemens_pac2200", "janitza_umg96rm_b23"), 1):
-        add(f"crane-{i}", yard.tcp(f"crane-{i}"), At(f"crane-{i}", "port-a", 100 * i), model, nature="pulsed",
-            settings=crane_power)  # fmt: skip
+        add(f"crane-{i}", yard.tcp(f"crane-{i}"), At(f"crane-{i}", "port-a", 100 * i), model, settings=crane_power)
     for i in (1, 2):
         add(f"shore-{i}", yard.tcp(f"shore-{i}"), At(f"berth-{i}", "port-a", 150 * i), "janitza_umg604",
-            nature="stepping", settings={"voltage_l1_n": limits(2, low=3430.0, high=4190.0)})  # fmt: skip
+            settings={"voltage_l1_n": limits(2, low=3430.0, high=4190.0)})  # fmt: skip
     racks = yard.tcp("reefer-racks")
-    mains: Mapping[str, Nature] = {f"voltage_l{phase}_n": "steady" for phase in (1, 2, 3)}
     rack = {"power_active_total": limits(2, low=5_000.0, high=160_000.0)}
     for i in range(1, 5):
         add(f"reefer-{i}", racks, At(f"reefer-rack-{i}", "port-a", 400 + 20 * i), "eastron_sdm630", unit=i,
-            tags=maps.LOAD_METER, nature="pulsed", natures=mains, settings=rack)  # fmt: skip
+            tags=maps.LOAD_METER, settings=rack)  # fmt: skip
     gust = {"wind_gust_1min": limits(1, high=15.0, high_high=20.0)}
     add("wind-q1", yard.tcp("wind-q1"), At("quay-mast", "port-a", 50), "thies_ultrasonic", settings=gust,
         tags=["wind_speed", "wind_speed_avg", "wind_speed_std", "wind_gust_1min", "wind_speed_pcomp"])  # fmt: skip
@@ -205,7 +193,7 @@ def quay(yard: _Yard) -> None:
     scale = {f"scale{i}_gross": {"high": 60_000.0} for i in (1, 2)}
     add("scale-1", yard.tcp("scale-1"), At("weighbridge-1", "port-a", 900), "diniargeo_dgt4x", settings=scale,
         tags=[f"scale{i}_{value}" for i in (1, 2) for value in ("status", "gross", "net")])  # fmt: skip
-    add("scale-2", yard.tcp("scale-2"), At("weighbridge-2", "port-a", 910), "mettler_toledo_ind570", nature="stepping",
+    add("scale-2", yard.tcp("scale-2"), At("weighbridge-2", "port-a", 910), "mettler_toledo_ind570",
         tags=["gross", "net", "tare", "rate", "scale_status"], settings={"gross": {"high": 60_000.0}})  # fmt: skip
     add("lights-1", yard.tcp("lights"), At("berth-lights", "port-a", 300), "carlogavazzi_em24_e1", period_s=5.0,
         tags=[*(f"voltage_{phase}_n" for phase in maps.PHASES), "power_active_total", "power_factor_total",
@@ -218,8 +206,7 @@ def _sea_crossing(yard: _Yard) -> None:
     hub = yard.tcp("ferry")
     yard.text.device("ferry-dc", hub, At("ferry-1", "sea-a", 12_000), "victron_gx_battery", unit=1, period_s=10.0,
                      tags=maps.BATTERY, settings={"voltage": limits(2, low=47.0)})  # fmt: skip
-    yard.text.device("ferry-tank", hub, At("ferry-1", "sea-a", 12_000), "emerson_rosemount_hmc", unit=2,
-                     period_s=10.0, nature="stepping")  # fmt: skip
+    yard.text.device("ferry-tank", hub, At("ferry-1", "sea-a", 12_000), "emerson_rosemount_hmc", unit=2, period_s=10.0)
 
 
 def railway(yard: _Yard) -> None:
@@ -232,7 +219,7 @@ def railway(yard: _Yard) -> None:
         _track_node(yard, hub, 1 + i, f"t{i + 1}", At(f"node-{i + 1}", "rail-a", kp_m + 600 * i))
     for i in (1, 2):
         add(f"scale-r{i}", hub, At(f"border-scale-{i}", "rail-a", kp_m + 1800), "rinstrum_c500", unit=50 + i,
-            tags=["gross", "net"], nature="stepping")  # fmt: skip
+            tags=["gross", "net"])  # fmt: skip
     add("ups-t1", hub, At("ups-t1", "rail-a", kp_m), "apc_nmc2", unit=30, tags=maps.UPS,
         settings={"battery_charge": limits(low=60.0)})  # fmt: skip
 
@@ -242,9 +229,7 @@ def _traction(yard: _Yard, name: str, at: At) -> None:
     band = {f"voltage_{phase}_n": limits(2, low_low=17_500.0, low=19_000.0, high=27_500.0, high_high=29_000.0)
             for phase in maps.PHASES}  # fmt: skip
     feeder = At(f"{at.asset}-feeder", at.line, at.kp_m)
-    yard.text.device(
-        f"feeder-{name}", yard.tcp(f"feeder-{name}"), feeder, "siemens_sicam_t", nature="pulsed", settings=band
-    )
+    yard.text.device(f"feeder-{name}", yard.tcp(f"feeder-{name}"), feeder, "siemens_sicam_t", settings=band)
     hall = yard.tcp(f"hall-{name}")
     warm = {"transformer_temperature": limits(high=85.0, high_high=95.0), "earth_fault": {"high": 0.5, "priority": 1}}
     yard.text.device(
@@ -258,12 +243,9 @@ def _track_node(yard: _Yard, link: str, unit: int, name: str, at: At) -> None:
     """Hot box, rail and counter of one node, and the meter of its points heating."""
     boxes = {f"axle_box_{side}": limits(1, high=75.0, high_high=95.0) for side in ("left", "right")}
     node = {**boxes, "rail_temperature": limits(2, high=55.0), "door_open": DOOR, "counter_disturbed": DOOR}
-    steps: Mapping[str, Nature] = dict.fromkeys(("axle_box_left", "axle_box_right", "cabinet_temperature"), "stepping")
-    yard.text.device(f"node-{name}", link, at, unit=unit, points=maps.TRACK, measurement="trackside",
-                     natures=steps, settings=node)  # fmt: skip
+    yard.text.device(f"node-{name}", link, at, unit=unit, points=maps.TRACK, measurement="trackside", settings=node)
     heating = At(f"points-heating-{name}", at.line, at.kp_m)
-    yard.text.device(f"heating-{name}", link, heating, "eastron_sdm120", unit=unit + 100, tags=maps.HEATER_METER,
-                     nature="pulsed")  # fmt: skip
+    yard.text.device(f"heating-{name}", link, heating, "eastron_sdm120", unit=unit + 100, tags=maps.HEATER_METER)
 
 
 def link43(yard: _Yard) -> None:
@@ -293,8 +275,7 @@ def link43(yard: _Yard) -> None:
     }
     for km in (0, 10, 20, 30, 40):
         at, link = At(f"fibre-hut-{km:02d}", "fibre-a", 1000 * km), yard.tcp(f"hut-{km:02d}")
-        add(f"hut-{km:02d}", link, at, unit=1, points=maps.HUT, measurement="hut", settings=hut,
-            natures={"room_temperature": "stepping"})  # fmt: skip
+        add(f"hut-{km:02d}", link, at, unit=1, points=maps.HUT, measurement="hut", settings=hut)  # fmt: skip
         add(f"hut-dc-{km:02d}", link, at, "victron_gx_system", unit=2,
             tags=["battery_voltage", "battery_current", "battery_soc", "dc_system_power",
                   *(f"grid_{phase}_power" for phase in maps.PHASES)])  # fmt: skip

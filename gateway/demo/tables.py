@@ -6,20 +6,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from drivers import profile as profiles
 
 Settings = Mapping[str, Mapping[str, Any]]
-Nature = Literal["steady", "pulsed", "stepping"]
-
-# What a gauge's nature allows beyond limits: that a load comes in pulses is no spike, nor that a value jumps or rests.
-_DETECT: Final[dict[Nature, list[str] | None]] = {
-    "steady": None,
-    "pulsed": ["limits", "frozen", "shift", "novelty", "health"],
-    "stepping": ["limits", "shift", "novelty", "health"],
-}
-
 
 # Where a profile leaves the unit to the device's settings: how the meters of this corridor are set.
 _UNITS: Final[dict[str, str]] = {
@@ -83,15 +74,9 @@ class GatewayText:
         tags: Sequence[str] = (),
         points: Sequence[Mapping[str, Any]] = (),
         measurement: str = "",
-        nature: Nature = "steady",
-        natures: Mapping[str, Nature] | None = None,
         settings: Settings | None = None,
     ) -> None:
-        """Add a device with a profile (and some of its tags) or with points in place.
-
-        nature, natures  how its gauges behave, and the exceptions by name: which detectors may judge them
-        settings         limits and the like, by tag
-        """
+        """Add a device with a profile (and some of its tags) or with points in place; settings by tag: limits, say."""
         head: dict[str, Any] = {"name": name, "link": link, "unit": unit}
         head |= {"profile": profile} if profile else {"measurement": measurement}
         head |= {"period_s": period_s, "asset": at.asset, "line": at.line, "kp_m": at.kp_m}
@@ -99,17 +84,12 @@ class GatewayText:
             head["tags"] = list(tags)
         text = [_table("[[device]]", head)]
         text += [_table("  [[device.point]]", dict(entry), indent="  ") for entry in points]
-        natures, settings = natures or {}, settings or {}
-        for tag, kind, type_name, unit_sign in _numbers(profile, points):
+        for tag, unit_sign in _units_of(profile, points):
             if tags and tag not in tags:
                 continue
-            table = dict(settings.get(tag, {}))
+            table = dict((settings or {}).get(tag, {}))
             if unit_sign == "device":
                 table["unit"] = next(sign for pattern, sign in _UNITS.items() if re.search(pattern, tag))
-            if kind == "gauge" and "detect" not in table:
-                whole = not type_name.startswith("float")
-                detect = _DETECT["stepping" if whole and tag not in natures else natures.get(tag, nature)]
-                table |= {"detect": detect} if detect else {}
             if table:
                 text.append(_table(f"  [device.tag.{tag}]", table, indent="  "))
         self.devices.append("\n".join(text))
@@ -124,12 +104,11 @@ class GatewayText:
         return "\n".join([*head, *self.links, *self.devices])
 
 
-def _numbers(profile: str, points: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """Return name, kind, type and unit of every numeric point."""
+def _units_of(profile: str, points: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return name and unit of every numeric point."""
     if profile:
-        found = [point for point in profiles.find(profile).points if not point.is_text]
-        return [(point.name, point.kind, point.type, point.unit) for point in found]
-    return [(entry["name"], entry.get("kind", "gauge"), entry["type"], entry.get("unit", "")) for entry in points]
+        return [(point.name, point.unit) for point in profiles.find(profile).points if not point.is_text]
+    return [(entry["name"], entry.get("unit", "")) for entry in points]
 
 
 def _table(head: str, keys: Mapping[str, Any], indent: str = "") -> str:

@@ -10,9 +10,9 @@
     4  A change point is where the smoothed values leave a slower mean of themselves by more than the healthy and the
        present spread explain.
 
-A meter is blamed, by its flag, after the learning week, for more than the asset has shown before, and if it does not
-look as if it was operated: when a third of its meters have left their levels, somebody stopped the pump. The index and
-its alarm know no such mercy.
+A meter is blamed, by its flag, after the learning week, once its alarm is more than the asset has shown before, in the
+second week several times that, and if it does not look as if it was operated: when a third of its meters have left
+their levels, somebody stopped the pump. The index and its alarm know no such mercy.
 
 A row of an asset is complete when each of its scans has brought a frame, or one comes for the second time: the fastest
 scan sets the pace, slower ones stand meanwhile.
@@ -71,7 +71,7 @@ REST: Final = 20.0  # rows between two of them
 ENOUGH: Final = 2_000.0  # healthy rows in the week: fewer teach no covariance
 RIDGE: Final = 1e-3  # of the correlation matrix: copies of a meter stay invertible
 FLOOR: Final = 1e-4  # of a meter's variance: the others never explain it better than to 1 % of its spread
-MAX_MEMBERS: Final = 32  # meters of an asset that are held against each other; a larger one goes without
+MAX_MEMBERS: Final = 30  # meters of an asset that are held against each other, in 2 KB a tag; a larger one goes without
 MAX_PAUSE_S: Final = 3_600.0  # of time between two rows that counts
 TYPICAL: Final = 8.0  # meters: of a larger asset the worst is worse by chance
 TINY: Final = 1e-24  # of the level squared: what arithmetic leaves as variance
@@ -81,9 +81,11 @@ MOVERS: Final = 3  # if there are so many
 NOBODY: Final = -1  # is blamed yet
 NOT_TOLD: Final = -2  # nobody will be
 OPERATED: Final = -3  # nobody will be: an operation, which says nothing of how large an alarm of one meter is
+WAITING: Final = -4  # for more than was seen before
 MORE: Final = (
     1.5  # times the largest peak of its alarms so far, those of the learning week with it: else it was seen before
 )
+GRADE: Final = 3.0  # power of two weeks / age, times all that: what was learnt of one week knows that week best
 FORGET: Final = 0.98  # of that peak, at each later alarm
 ALARM: Final = 1.0  # limits at a score of 0.5
 
@@ -272,6 +274,15 @@ def look_at_all(
     return worst, second, cause
 
 
+@kernel("f8(i8, f8[::1])", inner=True)
+def _limit(n, asset):
+    """Return the evidence that is the limit of an asset of n meters."""
+    record = 0.0
+    if asset[MOST_ROWS] > COMMISSION:
+        record = RECORD * np.log(asset[MOST_ROWS] / COMMISSION * max(n, TYPICAL) / TYPICAL)
+    return (LIMIT + record) * asset[LIMITS]
+
+
 @kernel("void(f8[::1], f8, f8, f8, b1)", inner=True)
 def _remember(asset, evidence, limit, dt, is_learning):
     """Raise or clear the alarm of an asset by the evidence of one row."""
@@ -321,10 +332,7 @@ def advance(t, first, n, members, value, meter, departure, is_gone, asset, matri
     dt = min(max(t - asset[TIME], 0.0), MAX_PAUSE_S)
     asset[TIME] = t
     is_learning = t - asset[BEGAN] < WEEK_S
-    record = 0.0
-    if asset[MOST_ROWS] > COMMISSION:
-        record = RECORD * np.log(asset[MOST_ROWS] / COMMISSION * max(n, TYPICAL) / TYPICAL)
-    limit = (LIMIT + record) * asset[LIMITS]
+    limit = _limit(n, asset)
     in_alarm = asset[IN_ALARM] > 0.0
     worst, second, best, cause, is_change, is_whole, most = look_at_each(
         first, n, members, value, meter, departure, asset, limit, is_learning
@@ -381,19 +389,26 @@ def _is_operation(first, n, members, value, departure, meter):
 
 @kernel("i4(f8, i8, i8, i4[::1], f8[::1], f8[::1], f8[:, ::1], f8[::1], i4)", inner=True)
 def _blame(t, first, n, members, value, departure, meter, asset, blamed):
-    """Return who is to be blamed for the alarm of an asset: a row, NOBODY (yet), NOT_TOLD, OPERATED."""
+    """Return who is to be blamed for the alarm of an asset: a row, NOBODY (yet), WAITING, NOT_TOLD, OPERATED."""
     if asset[IN_ALARM] <= 0.0:
+        if blamed == WAITING:
+            asset[USUAL] = max(asset[USUAL], asset[PEAK_AT])
         asset[WAS_OPERATED] = 0.0
         return NOBODY
-    if blamed == NOBODY and t - asset[RAISED] >= SETTLE_S:
-        is_usual = asset[PEAK_AT] <= MORE * asset[USUAL]
-        is_told = not is_usual and t - asset[BEGAN] >= WEEK_S
-        blamed = np.int32(asset[CAUSE]) if is_told else np.int32(NOT_TOLD)
+    if blamed in (NOBODY, WAITING) and t - asset[RAISED] >= SETTLE_S:
+        age = max(t - asset[BEGAN], 1.0)
+        early = max(2.0 * WEEK_S / age, 1.0) ** GRADE
+        usual = early * max(MORE * asset[USUAL], _limit(n, asset) if early > 1.0 else 0.0)
+        if blamed == NOBODY:
+            asset[USUAL] *= FORGET
         if asset[WAS_OPERATED] > 0.0 or _is_operation(first, n, members, value, departure, meter):
             asset[WAS_OPERATED] = 1.0  # also after a restart, when some have come back
             blamed = np.int32(OPERATED)
-        asset[USUAL] *= FORGET
-    if blamed != NOBODY and blamed != OPERATED:
+        elif age < WEEK_S:
+            blamed = np.int32(NOT_TOLD)
+        else:
+            blamed = np.int32(WAITING) if asset[PEAK_AT] <= usual else np.int32(asset[CAUSE])
+    if blamed >= 0 or blamed == NOT_TOLD:
         asset[USUAL] = max(asset[USUAL], asset[PEAK_AT])
     return blamed
 
@@ -413,8 +428,8 @@ def step(
     first_pair int32[scans + 1], asset_of int32[p]  the assets of scan s are asset_of[first_pair[s]:first_pair[s + 1]];
     n_scans int32[assets]; first int32[assets + 1], members int32[m]
     latest float64[n] state: last value of each meter;  is_fresh uint8[p], n_fresh int32[assets] state: what has
-    come of the row at hand;  blamed int32[assets] state: the row of the cause of a standing alarm, NOBODY, NOT_TOLD
-    or OPERATED
+    come of the row at hand;  blamed int32[assets] state: the row of the cause of a standing alarm, or NOBODY
+    and the like
     first_ns int64[assets] state: when its first frame was, from which seconds are counted
     row_score float64[frames, assets], alarm, changepoint uint8[frames, assets], set
     """

@@ -24,7 +24,17 @@ from drivers.quality import BAD
 from gateway.detect.detector import Axis, Turn
 from gateway.detect.flags import FROZEN, LIMITS, RATE, SPIKE
 from gateway.detect.limits import N_LIMITS, judge_limits
-from gateway.detect.spike import ALPHA, CALM, FLOOR_RELATIVE, KNOWN_NS, SLOWEST_S, WARM_UP, Z_ALARM, judge_spike
+from gateway.detect.spike import (
+    ALPHA,
+    CALM,
+    FLOOR_RELATIVE,
+    HALF_LIFE_NS,
+    KNOWN_NS,
+    SLOWEST_S,
+    WARM_UP,
+    Z_ALARM,
+    judge_spike,
+)
 from gateway.detect.tags import KINDS, Tags
 from gateway.model.frame import DETECT_BITS
 
@@ -41,6 +51,8 @@ EVIDENCE: Final = 18.0  # nats: a tag that moves as before stays still this long
 LONGER: Final = 2.0  # times the longest rest that it has shown
 FORGET: Final = 0.999999  # of that rest, at each move: half of it in eight days of a tag that moves every second
 AT_REST: Final = 3.0  # nats: from then on stillness teaches nothing of the level and the noise of what moves
+FADE: Final = np.log(2.0) / (HALF_LIFE_NS * S_PER_NS)  # a second, of what was the roughest
+TWICE: Final = 2.0  # Z_ALARM: from one side of what is usual to the other is the longest step that a tag makes as ever
 AT_HOME: Final = 4.0  # sd from its mean at most: one that stopped farther away did not freeze, it went there to rest
 
 BEYOND: Final = 1  # what the pass says of a row: outside the quiet interval of its limits
@@ -48,14 +60,14 @@ FAST: Final = 2  # above its rate
 STILL: Final = 4  # frozen
 AWAY: Final = 8  # farther from its mean than Z_ALARM
 
-_COLUMNS: Final = ", ".join(["f8[::1]"] * 17)
+_COLUMNS: Final = ", ".join(["f8[::1]"] * 19)
 
 
 @kernel(f"i8(i8, i8, f8, f8[::1], u4[::1], {_COLUMNS}, u1[::1])", noalias=True, inner=True)
 def look(
     start, stop, dt, value, quality,
     quiet_low, quiet_high, rate, still_from, z_alarm, resolution,
-    mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, hint,
+    mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, rough, roughest, hint,
 ):  # fmt: skip
     """Advance rows start to stop by one frame that comes dt seconds after their last; return all hints together.
 
@@ -67,9 +79,12 @@ def look(
     still, rest float64[n]  state: for how many polls and seconds it has not moved
     share, polls, moves, longest float64[n]  state: of how many polls it moves in what share, and how often it did; its
                     longest rest, polls
+    rough, roughest float64[n]  state: mean step from poll to poll, of those within z_alarm to both sides; the largest
+                    that it has been, of which half is forgotten in four weeks
     hint     uint8[n], set: BEYOND, FAST, STILL, AWAY; 0 for a bad value
     """
     found = 0
+    left = max(1.0 - FADE * dt, 0.0)
     for row in range(start, stop):
         i = np.uintp(row)  # an index that cannot be negative: else no vectors
         v = value[i]
@@ -111,6 +126,12 @@ def look(
         is_still = (evidence >= EVIDENCE) & (n2 >= max(still_from[i], LONGER * top))
         is_still = is_still & (k >= MIN_MOVES) & (seconds2 >= MIN_STILL_S) & (size <= AT_HOME * sd)
         teaches = good & (evidence < AT_REST) & (size < MAX_SIZE)
+        step, most = rough[i], left * roughest[i]
+        is_usual = teaches & (far < np.inf) & (d <= TWICE * far)
+        step2 = step + ALPHA * (d - step)
+        rough[i] = step2 if is_usual else step
+        most2 = max(most, step2)
+        roughest[i] = most2 if is_usual else most
         e = min(max(e, -far), far)
         s2 = min(s + 1.0, MAX_SEEN)
         a = max(ALPHA, 1.0 / s2)
@@ -139,7 +160,8 @@ _SPIKE_COLUMNS: Final = "i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:, ::1]
 def step(
     ready, start, stop, time_ns, value, quality,
     quiet_low, quiet_high, rate, still_from, z_alarm, resolution,
-    mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, hint, first_ns, before_ns, busy,
+    mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, rough, roughest, hint,
+    first_ns, before_ns, busy,
     limit, deadband, on_delay_ns, off_delay_ns, since_ns,
     away_ns, home, size_away, jump, blip, levels, counted_ns, told_ns, group,
     standing, score, flags,
@@ -161,7 +183,7 @@ def step(
             found = look(
                 a, b, dt, value[k], quality[k],
                 quiet_low, quiet_high, rate, still_from, z_alarm, resolution,
-                mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, hint,
+                mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, rough, roughest, hint,
             )  # fmt: skip
             if found == 0 and not busy[number]:
                 continue
@@ -187,7 +209,7 @@ def step(
                         is_away = (h & AWAY) != 0 and dt < SLOWEST_S
                         is_known = now - first_ns[number] >= KNOWN_NS
                         judge_spike(
-                            i, now, value[k, i], mean[i], is_away, is_known,
+                            i, now, value[k, i], mean[i], roughest[i], is_away, is_known,
                             away_ns, home, size_away, jump, blip, levels, counted_ns, told_ns, group, standing,
                         )  # fmt: skip
                     rose = standing[i] & ~was
@@ -228,6 +250,7 @@ class Rules:
             **{name: np.zeros(n) for name in ("mean", "variance", "seen")},
             "last": np.full(n, np.nan),
             **{name: np.zeros(n) for name in ("idle", "still", "rest", "share", "polls", "moves", "longest")},
+            **{name: np.zeros(n) for name in ("rough", "roughest")},
             "since_ns": np.zeros((n, N_LIMITS), np.int64),
             "away_ns": np.zeros(n, np.int64),
             "home": np.zeros(n),
@@ -251,7 +274,7 @@ class Rules:
             turn.ready, t.scan_start, t.scan_stop, turn.time_ns, turn.value, turn.quality,
             s["quiet_low"], s["quiet_high"], self._rate, self._still_from, self._z_alarm, t.resolution,
             s["mean"], s["variance"], s["seen"], s["last"], s["idle"], s["still"], s["rest"], s["share"], s["polls"],
-            s["moves"], s["longest"], self._hint, s["first_ns"], s["before_ns"], s["busy"],
+            s["moves"], s["longest"], s["rough"], s["roughest"], self._hint, s["first_ns"], s["before_ns"], s["busy"],
             t.limit, t.deadband, t.on_delay_ns, t.off_delay_ns, s["since_ns"],
             s["away_ns"], s["home"], s["size_away"], s["jump"], s["blip"], s["levels"],
             s["counted_ns"], s["told_ns"], s["group"],

@@ -29,6 +29,9 @@ MOVERS: Final = 3  # tags that jump together: two may be one meter's value and i
 KNOWN_NS: Final = 604_800_000_000_000  # a week
 USUAL: Final = 1.25  # times the largest jump so far that stayed, or returned: what is not more has been seen before
 
+BACK: Final = 0.25  # of the jump is left where it has returned; a motor's inrush falls to half, and the motor runs
+STEPS: Final = 7.0  # mean steps of its roughest time are usual: of noise, whose step is 1.13 sd, that is Z_ALARM
+
 HALF_LIFE_NS: Final = 4 * 604_800_000_000_000  # of what is usual: once a week is, once in a fortnight is news
 
 CALM: Final = 0  # states of `away_ns`: no jump; above 0 since when one waits for its verdict
@@ -39,17 +42,17 @@ STANDS_NS: Final = 300_000_000_000  # of the flag: who is still away then has a 
 
 
 @kernel(
-    "void(i8, i8, f8, f8, b1, b1, i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:, ::1], i8[::1], i8[::1], i8[::1], "
-    "u2[::1])",
+    "void(i8, i8, f8, f8, f8, b1, b1, i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:, ::1], i8[::1], i8[::1], "
+    "i8[::1], u2[::1])",
     inner=True,
 )
 def judge_spike(
-    i, now, value, mean, is_away, is_known, away_ns, home, size_away, jump, blip, levels, counted_ns, told_ns, group,
-    standing,
+    i, now, value, mean, roughest, is_away, is_known, away_ns, home, size_away, jump, blip, levels, counted_ns, told_ns,
+    group, standing,
 ):  # fmt: skip
     """Advance tag i by one good value, farther from its mean than the alarm if is_away.
 
-    A jump that stays is told if the tag is_known.
+    A jump that stays is told if the tag is_known. roughest: its mean step from poll to poll when that was largest.
     away_ns int64[n] state, see CALM; home, size_away float64[n], where the jump began and how far it went
     jump, blip float64[n] state, the largest that stayed, and that returned, of those that the tag made alone
     levels float64[n, 2] state, the span of the levels that jumps led from and to
@@ -73,13 +76,13 @@ def judge_spike(
         size_away[i] = max(size_away[i], abs(value - home[i]))  # a ramp shows its height only at its end
     if away_ns[i] > CALM and (now - away_ns[i] >= CONFIRM_NS or not is_away):
         # what is no longer far from its mean may be so because the mean has followed it
-        has_stayed = is_away or abs(value - home[i]) > 0.5 * size_away[i]
+        has_stayed = is_away or abs(value - home[i]) > BACK * size_away[i]
         of_last, of_one_before = counted_ns[i] == group[0], counted_ns[i] == group[2]
         is_operation = (of_last and group[1] >= MOVERS) or (of_one_before and group[3] >= MOVERS)
         left = 0.5 ** (max(now - told_ns[i], 0) / HALF_LIFE_NS)
         jump[i] *= left
         blip[i] *= left
-        is_usual = size_away[i] <= USUAL * (jump[i] if has_stayed else blip[i])
+        is_usual = size_away[i] <= max(USUAL * (jump[i] if has_stayed else blip[i]), STEPS * roughest)
         if has_stayed:
             if levels[i, 1] > levels[i, 0]:
                 fade = 0.5 * (1.0 - left) * (levels[i, 1] - levels[i, 0])

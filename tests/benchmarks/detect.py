@@ -83,27 +83,27 @@ def _frames(n: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(0.0, 1.0, (frames, n)) + rng.uniform(100, 1000, n), np.zeros((frames, n), np.uint32)
 
 
-_COLUMNS: Final = ", ".join(["f8[::1]"] * 17)
+_COLUMNS: Final = ", ".join(["f8[::1]"] * 19)
 
 
 @kernel(f"void(f8[:, ::1], u4[:, ::1], {_COLUMNS}, u1[::1])", noalias=True)
 def scan_frames(
     value, quality,
     quiet_low, quiet_high, rate, still_from, z_alarm, resolution,
-    mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, hint,
+    mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, rough, roughest, hint,
 ):  # fmt: skip
     """Take frames through the scan kernel, the loop inside, as C does."""
     for k in range(value.shape[0]):
         look(
             0, value.shape[1], 1.0, value[k], quality[k],
             quiet_low, quiet_high, rate, still_from, z_alarm, resolution,
-            mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, hint,
+            mean, variance, seen, last, idle, still, rest, share, polls, moves, longest, rough, roughest, hint,
         )  # fmt: skip
 
 
 def _columns(n: int) -> np.ndarray:
-    """Return float64[17, n]: what `look` takes, limits and rate set, but far away."""
-    out = np.zeros((17, n))
+    """Return float64[19, n]: what `look` takes, limits and rate set, but far away."""
+    out = np.zeros((19, n))
     for row, setting in enumerate((0.0, 2000.0, 1e6, MIN_STILL, Z_ALARM, 0.01)):
         out[row] = setting
     out[9] = np.nan  # the last value: none yet

@@ -12,15 +12,17 @@ static inline double most(double a, double b) { return a > b ? a : b; }
 
 /* Columns, n doubles each: settings first, then state. */
 enum { QUIET_LOW, QUIET_HIGH, RATE, STILL_FROM, Z_ALARM, RESOLUTION,
-       MEAN, VARIANCE, SEEN, LAST, IDLE, STILL, REST, SHARE, POLLS, MOVES, LONGEST, COLUMNS };
+       MEAN, VARIANCE, SEEN, LAST, IDLE, STILL, REST, SHARE, POLLS, MOVES, LONGEST, ROUGH, ROUGHEST, COLUMNS };
 
 static __attribute__((noinline)) void look(
     long n, double dt, const double *R value, const uint32_t *R quality,
     const double *R quiet_low, const double *R quiet_high, const double *R rate, const double *R still_from,
     const double *R z_alarm, const double *R resolution,
     double *R mean, double *R variance, double *R seen, double *R last, double *R idle, double *R still,
-    double *R rest, double *R share, double *R polls, double *R moves, double *R longest, double *R hint)
+    double *R rest, double *R share, double *R polls, double *R moves, double *R longest, double *R rough,
+    double *R roughest, double *R hint)
 {
+    double left = most(1.0 - log(2.0) / (28 * 86400.0) * dt, 0.0);
     for (long i = 0; i < n; i++) {
         double v = value[i], good = (int32_t)quality[i] < 0 ? 0.0 : 1.0;
         double m = mean[i], r = variance[i], s = seen[i], k = still[i], p = polls[i], top = longest[i];
@@ -64,6 +66,11 @@ static __attribute__((noinline)) void look(
         frozen = size <= 4.0 * sd ? frozen : 0.0;
         double teaches = evidence < 3.0 ? good : 0.0;
         teaches = size < 1e30 ? teaches : 0.0;
+        double usual = far < INFINITY ? teaches : 0.0;
+        usual = d <= 2.0 * far ? usual : 0.0;
+        double step = rough[i] + 0.01 * (d - rough[i]), roughest_yet = left * roughest[i];
+        rough[i] = usual > 0.0 ? step : rough[i];
+        roughest[i] = usual > 0.0 ? most(roughest_yet, step) : roughest_yet;
         e = least(most(e, -far), far);
         double s2 = least(s + 1.0, 1e6);
         double a = most(0.01, 1.0 / s2);
@@ -83,5 +90,5 @@ void scan(long frames, long n, double dt, const double *value, const uint32_t *q
         look(n, dt, value + k * n, quality + k * n,
              c[QUIET_LOW], c[QUIET_HIGH], c[RATE], c[STILL_FROM], c[Z_ALARM], c[RESOLUTION],
              c[MEAN], c[VARIANCE], c[SEEN], c[LAST], c[IDLE], c[STILL], c[REST], c[SHARE], c[POLLS], c[MOVES],
-             c[LONGEST], hint);
+             c[LONGEST], c[ROUGH], c[ROUGHEST], hint);
 }

@@ -78,6 +78,23 @@ class Level:
         return size > self.far_before, size <= 4.0 * self.sd()
 
 
+class Steps:
+    """How far a tag moves from poll to poll, and did when that was most; half of that is forgotten in four weeks."""
+
+    def __init__(self):
+        self.last, self.mean, self.most = None, 0.0, 0.0
+
+    def step(self, seconds, value, far, teaches):
+        """Return nothing: a step that leads from one side of what is usual beyond the other is none of its own."""
+        self.most *= max(1.0 - seconds * math.log(2) / (28 * 86_400), 0.0)
+        if value is None:
+            return
+        if self.last is not None and teaches and far < math.inf and abs(value - self.last) <= 2.0 * far:
+            self.mean += (abs(value - self.last) - self.mean) / 100
+            self.most = max(self.most, self.mean)
+        self.last = value
+
+
 class Stillness:
     """For how long a tag has not moved, and how unlikely that is."""
 
@@ -139,7 +156,7 @@ class Jump:
 
     def has_stayed(self, value, is_away):
         """The mean may have followed it: then it is no longer away, yet has not come home either."""
-        return is_away or abs(value - self.home) > self.height / 2
+        return is_away or abs(value - self.home) > self.height / 4
 
 
 class Spike:
@@ -151,8 +168,8 @@ class Spike:
         self.levels = None  # between which those that stayed led, forgotten as fast
         self.verdict = None
 
-    def step(self, now, value, mean, is_away, is_known):
-        """Return whether the flag stands."""
+    def step(self, now, value, mean, is_away, is_known, usual):
+        """Return whether the flag stands; usual: what is no news however often it was seen."""
         if self.jump is None:
             if is_away:
                 self.jump = Jump(now, mean)
@@ -165,7 +182,7 @@ class Spike:
             jump.climb(value)
             self.height = jump.height
         if jump.judged is None and (not is_away or now - jump.began >= 6 * SECOND):
-            self._judge(now, value, is_away, is_known)
+            self._judge(now, value, is_away, is_known, usual)
         if jump.judged is not None and is_away and not jump.is_operation:
             self.largest["stayed"] = max(self.largest["stayed"], jump.height)
         if jump.judged is not None and is_away:
@@ -174,7 +191,7 @@ class Spike:
             self.jump = None
         return jump.is_told and now - jump.judged <= 300 * SECOND
 
-    def _judge(self, now, value, is_away, is_known):
+    def _judge(self, now, value, is_away, is_known, usual):
         jump = self.jump
         weeks = 0.0 if self.verdict is None else max(now - self.verdict, 0) / (7 * 86_400 * SECOND)
         for what in self.largest:
@@ -188,7 +205,7 @@ class Spike:
             self._visit(value)
         if jump.is_operation:
             return
-        is_news = jump.height > 1.25 * self.largest[what] and not was_there
+        is_news = jump.height > max(1.25 * self.largest[what], usual) and not was_there
         jump.is_told = is_news and (is_known or what == "returned")
         self.largest[what] = max(self.largest[what], jump.height)
 
@@ -209,7 +226,7 @@ class Gauge:
     """Frozen and spike of one tag: what freezes must not teach the level, so they go together."""
 
     def __init__(self, jumps, resolution=0.0):
-        self.level, self.stillness, self.spike = Level(resolution), Stillness(), Spike(jumps)
+        self.level, self.stillness, self.spike, self.steps = Level(resolution), Stillness(), Spike(jumps), Steps()
         self.first, self.poll, self.was = None, None, (False, False)
 
     def step(self, now, value):
@@ -218,15 +235,18 @@ class Gauge:
         self.poll = now
         self.first = now if self.first is None else self.first
         if value is None:
+            self.steps.step(seconds, None, math.inf, teaches=False)
             self.was = (False, False)
             return False, False, 0.0
         self.stillness.step(now, value)
+        self.steps.step(seconds, value, self.level.far(), self.stillness.teaches_level())
         is_away, is_home = self.level.look(value)
         is_frozen = is_home and self.stillness.is_too_long(now)
         if self.stillness.teaches_level():
             self.level.learn(value)
         is_known = now - self.first >= 7 * 86_400 * SECOND
-        is_spike = self.spike.step(now, value, self.level.mean, is_away and seconds < 150.0, is_known)
+        usual = 7.0 * self.steps.most
+        is_spike = self.spike.step(now, value, self.level.mean, is_away and seconds < 150.0, is_known, usual)
         score = 0.0
         if is_frozen and not self.was[0]:
             score = max(score, 1.0 - 9.0 / self.stillness.evidence())

@@ -7,6 +7,7 @@ SKIP, COMMISSION = 50, 400
 NOTHING = NOBODY = -1
 NOT_TOLD = -2
 OPERATED = -3
+WAITING = -4
 
 
 def solve(a, b):
@@ -170,10 +171,7 @@ class Asset:
             self.began = self.time = t
         seconds, self.time = min(max(t - self.time, 0.0), 3600.0), t
         is_learning = t - self.began < WEEK_S
-        record = 0.0
-        if self.most_rows > COMMISSION:
-            record = 2.5 * math.log(self.most_rows / COMMISSION * max(len(self.meters), 8) / 8)
-        limit = (4.0 + record) * self.alarm.factor
+        record, limit = self._record(), self._limit()
         was_in_alarm = self.in_alarm
         for meter, value in zip(self.meters, values, strict=True):
             meter.step(value, self, limit, 11.0 + record, is_learning)
@@ -198,20 +196,35 @@ class Asset:
                 meter.accept()
         return evidence / limit, self._rest(is_learning)
 
+    def _record(self):
+        if self.most_rows <= COMMISSION:
+            return 0.0
+        return 2.5 * math.log(self.most_rows / COMMISSION * max(len(self.meters), 8) / 8)
+
+    def _limit(self):
+        return (4.0 + self._record()) * self.alarm.factor
+
     def blame(self, t):
         """Find out who is to be blamed for a standing alarm: a minute after it began, once."""
+        height = self.alarm.highest
         if not self.in_alarm:
+            if self.blamed == WAITING:
+                self.usual = max(self.usual, height)
             self.blamed = NOBODY
             return  # and a new alarm is judged anew
-        height = self.alarm.highest
-        if self.blamed == NOBODY and t - self.raised >= 60.0:
-            is_news = height > 1.5 * self.usual
-            is_known = t - self.began >= WEEK_S
-            self.blamed = self.cause if is_news and is_known else NOT_TOLD
+        if self.blamed in (NOBODY, WAITING) and t - self.raised >= 60.0:
+            weeks = max(t - self.began, 1.0) / WEEK_S
+            early = (2.0 / weeks) ** 3 if weeks < 2.0 else 1.0
+            is_news = height > 1.5 * early * self.usual and (early == 1.0 or height > early * self._limit())
+            if self.blamed == NOBODY:
+                self.usual *= 0.98
             if self._was_operated():
                 self.blamed = OPERATED
-            self.usual *= 0.98
-        if self.blamed not in (NOBODY, OPERATED):
+            elif weeks < 1.0:
+                self.blamed = NOT_TOLD
+            else:
+                self.blamed = self.cause if is_news else WAITING
+        if self.blamed not in (NOBODY, OPERATED, WAITING):
             self.usual = max(self.usual, height)
 
     def _was_operated(self):

@@ -4,16 +4,20 @@ import itertools
 import math
 import re
 
+import numpy as np
 import pytest
 
 from drivers.encode import codec
 from drivers.sim.faults import KINDS
 from drivers.sim.physics import quantities
 from drivers.sim.plants.place import World
+from gateway.acquire.plan import plan
 from gateway.demo.fleet import meters
 from gateway.demo.script import COVERED
 from gateway.demo.sites import script, sites, write_sites
+from gateway.detect.tags import tags_of
 from gateway.model import config
+from gateway.replay.judge import Judge, recorded
 
 URL = "mqtt://127.0.0.1:1883"
 T0 = 1_760_000_000.0
@@ -102,47 +106,28 @@ def test_nothing_is_written_by_asking_for_the_sites(tmp_path):
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
-class Judge:
-    """The detectors as a textbook would: limits, longest stillness, largest distance from the recent mean."""
-
-    def __init__(self, tag):
-        self.tag = tag
-        self.n = self.still = self.longest = self.beyond = 0
-        self.mean = self.variance = self.z = 0.0
-        self.last = None
-
-    def take(self, value):
-        limits = self.tag.limits
-        self.beyond += any(value < limit for limit in limits[:2]) or any(value > limit for limit in limits[2:])
-        self.still = self.still + 1 if value == self.last else 0
-        self.longest = max(self.longest, self.still)
-        self.last, self.n = value, self.n + 1
-        step = 0.0 if self.tag.point.type.startswith("float") else abs(self.tag.point.scale)
-        sd = max(math.sqrt(self.variance), 1e-3 * abs(self.mean), step)
-        error, alpha = value - self.mean, max(0.01, 1 / self.n)
-        if self.n > 20 and sd > 0:
-            self.z = max(self.z, abs(error) / sd)
-        self.mean += alpha * error
-        self.variance = (1 - alpha) * (self.variance + alpha * error * error)
-
-
 @pytest.mark.parametrize("site", ["ps1", "port1", "rail1", "link43", "cable1"])
 def test_a_healthy_corridor_raises_nothing(gateways, site):
     gateway = next(gateway for gateway in gateways if gateway.site == site)
-    world = World(1, T0)
-    for device, meter in zip(gateway.devices, meters([gateway]), strict=True):
+    world, table = World(1, T0), plan(gateway).table
+    known = tags_of(table)
+    for number, (device, meter) in enumerate(zip(gateway.devices, meters([gateway]), strict=True)):
         found = quantities(world, meter)
-        judges = [Judge(tag) for tag in device.tags]
-        codecs = [codec(tag.point) for tag in device.tags]
-        period_s = min(tag.period_s for tag in device.tags)
-        for i in range(int(180 / period_s)):
-            for judge, one in zip(judges, codecs, strict=True):
-                judge.take(one.served_value(one.encode(found[judge.tag.name].at(T0 + 1.0007 * period_s * i))))
-        for judge in judges:
-            place = f"{device.name}/{judge.tag.name}"
-            assert judge.beyond == 0, place
-            assert "ewma" not in judge.tag.detect or judge.z < 7.0, place
-            assert "frozen" not in judge.tag.detect or judge.longest < 20, place
+        rows = [i for i, of in enumerate(table.device_of) if of == number]
+        tags = [table.tags[i] for i in rows]
+        period_s = min(tag.period_s for tag in tags)
+        times = [T0 + 1.0007 * period_s * i for i in range(int(180 / period_s))]
+        shown = [
+            [one.served_value(one.encode(found[tag.name].at(t))) for t in times]
+            for tag, one in ((tag, codec(tag.point)) for tag in tags)
+        ]
+        judge = Judge(recorded([(0, len(rows))], [""] * len(rows), known, rows), is_whole=False)
+        value = np.array(shown).T.copy()
+        verdicts = judge.rows((np.array(times) * 1e9).astype(np.int64), value, np.isnan(value))
+        assert not verdicts.flags.any(), (
+            device.name,
+            [tags[i].name for i in np.flatnonzero(verdicts.flags.any(axis=0))],
+        )
 
 
 def test_limits_hold_at_every_hour_of_days(gateways):

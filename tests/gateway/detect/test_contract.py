@@ -20,7 +20,7 @@ from gateway.detect.bank import Bank
 from gateway.detect.chatter import Chatter
 from gateway.detect.flags import LIMITS
 from gateway.detect.governor import Governor
-from gateway.detect.health import KNOWS_OTHERS
+from gateway.detect.health import KNOWS_OTHERS, MAX_MEMBERS
 from gateway.detect.rules import Rules
 from gateway.model.frame import DETECT_BITS
 from tests.gateway.detect import feed
@@ -414,12 +414,11 @@ def test_scores_lie_between_0_and_1(kind):
     assert score.max() <= 1.0
 
 
-@pytest.mark.parametrize(("per_asset", "most"), [(8, 2048), (32, 2048)])
-def test_the_state_of_a_tag_is_small(per_asset, most):
-    n = 96 + per_asset % 32 // 2
+@pytest.mark.parametrize(("per_asset", "n"), [(8, 100), (MAX_MEMBERS, 3 * MAX_MEMBERS)])
+def test_the_state_of_a_tag_is_small(per_asset, n):
     made = feed.tags(n, assets=[i // per_asset for i in range(n)])
     found = sum(column.nbytes for one in Bank(made).detectors for column in one.state().values()) / n
-    assert found <= most
+    assert found <= 2048
     assert found >= 1024  # or the budget says nothing
 
 

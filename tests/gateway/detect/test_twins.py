@@ -82,6 +82,8 @@ def hold_rules_together(made, fed):
             "variance": twin.level.variance,
             "share": twin.stillness.share,
             "longest": twin.stillness.longest,
+            "rough": twin.steps.mean,
+            "roughest": twin.steps.most,
             "jump": twin.spike.largest["stayed"],
             "blip": twin.spike.largest["returned"],
         }
@@ -303,7 +305,7 @@ def hold_health_together(columns_of, fed_scans):
             assert one.state()["asset"][0, CAUSE] == twin.asset.cause, now
         flagged = np.flatnonzero(turn.flags[0])
         assert flagged.tolist() == ([blamed] if blamed in columns_of[scan] and not bad[0, blamed] else [])
-        assert turn.score[0, blamed] == (one.score[0, 0] if flagged.size else 0.0)
+        assert blamed < 0 or turn.score[0, blamed] == (one.score[0, 0] if flagged.size else 0.0)
         seen["alarms"] += in_alarm and not was
         seen["alarm"] += in_alarm
         was = in_alarm
@@ -370,7 +372,8 @@ def test_health_equals_its_slow_twin_after_the_week(seed, period_s, calm):
     assert seen["knows"]
     assert seen["alarm"]
     assert seen["change"]
-    assert (max(seen["cause"]) >= 0) == (calm > 1500)
+    assert max(seen["cause"]) >= 0 or calm < 1500
+    assert health.WAITING in seen["cause"] or (seed, period_s) != (3, 200)
 
 
 def test_health_equals_its_slow_twin_through_bursts_and_many_alarms():
