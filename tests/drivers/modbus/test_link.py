@@ -269,7 +269,7 @@ async def test_a_link_that_flaps_is_told_a_few_times_and_in_the_end_as_it_is(cap
 
     caplog.set_level("INFO")
     async with server(sometimes) as (port, connections):
-        one = link(port, timeout_s=0.05)
+        one = link(port, timeout_s=5.0)
         for _ in range(12):
             one._next_dial_s = 0.0
             await one.read(1, Block(3, 0, 1))
