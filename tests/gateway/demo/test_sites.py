@@ -123,6 +123,10 @@ def test_a_healthy_corridor_raises_nothing(gateways, site):
         ]
         judge = Judge(recorded([(0, len(rows))], [""] * len(rows), known, rows), is_whole=False)
         value = np.array(shown).T.copy()
+        for tag, column in zip(tags, value.T, strict=True):
+            low_low, low, high, high_high = tag.limits
+            beyond = (column < low_low) | (column < low) | (column > high) | (column > high_high)
+            assert not beyond.any(), (device.name, tag.name)
         verdicts = judge.rows((np.array(times) * 1e9).astype(np.int64), value, np.isnan(value))
         assert not verdicts.flags.any(), (
             device.name,
