@@ -54,12 +54,12 @@ def is_full(number, now, usual, began_ns, frames):
     return usual > 0.0 and (now - began_ns[number]) * S_PER_NS + usual >= BUCKET_S
 
 
-@kernel("void(i8, i8, f8[::1], u4[::1], u1[::1], f8[::1], f8[::1], f8[::1], f8[::1])", inner=True)
+@kernel("void(i8, i8, f8[::1], u4[::1], u1[::1], f8[::1], f4[::1], f8[::1], f8[::1])", inner=True)
 def add(a, b, value, quality, kind, total, count, rough, last):
     """Add a frame to the buckets of rows a to b.
 
-    total, count, rough float64[n] state: sum of a gauge's values, changes of a state; good values; sum of the steps
-            between them
+    total, rough float64[n], count float32[n] state: sum of a gauge's values, changes of a state; sum of the steps
+            between good values; how many these are
     last     float64[n] state: the last good value, NaN before the first
     """
     for row in range(a, b):
@@ -71,5 +71,5 @@ def add(a, b, value, quality, kind, total, count, rough, last):
         r = rough[i]
         further = r + abs(v - x) if x == x else r
         rough[i] = further if good else r
-        count[i] = n + 1.0 if good else n
+        count[i] = n + np.float32(1.0) if good else n
         last[i] = v if good else x

@@ -13,6 +13,7 @@ import numpy as np
 from drivers.jit import kernel
 
 HOURS: Final = 24  # bins of a day: schedules run on the clock's hour
+HALF_HOURS: Final = HOURS // 2  # of half a day
 HALVES: Final = 14  # of the days of a week: finer ones would be seen too seldom, and hold too much
 CELLS: Final = 16  # of what came before; the first and last are open
 NEAR: Final = 2  # cells to each side that count as the same situation
@@ -67,7 +68,7 @@ def _copy(a, b, from_low, from_high, low, high, mask, bit):
 @kernel("void(i8, i8, i8, f4[:, ::1], f4[:, ::1], u1[::1], u1)", inner=True)
 def turn_hour(a, b, hour, low, high, mask, bit):
     """Let the copies of the hour twelve hours away be those of now."""
-    opposite = hour + HOURS // 2 if hour < HOURS // 2 else hour - HOURS // 2
+    opposite = hour + HALF_HOURS if hour < HALF_HOURS else hour - HALF_HOURS
     for first in (OF_LEVEL, OF_DAY):
         now = first + opposite
         _forget(a, b, low[now], high[now], mask, bit)

@@ -71,7 +71,7 @@ REST: Final = 20.0  # rows between two of them
 ENOUGH: Final = 2_000.0  # healthy rows in the week: fewer teach no covariance
 RIDGE: Final = 1e-3  # of the correlation matrix: copies of a meter stay invertible
 FLOOR: Final = 1e-4  # of a meter's variance: the others never explain it better than to 1 % of its spread
-MAX_MEMBERS: Final = 30  # meters of an asset that are held against each other, in 2 KB a tag; a larger one goes without
+MAX_MEMBERS: Final = 32  # meters of an asset that are held against each other, in 2 KB a tag; a larger one goes without
 MAX_PAUSE_S: Final = 3_600.0  # of time between two rows that counts
 TYPICAL: Final = 8.0  # meters: of a larger asset the worst is worse by chance
 TINY: Final = 1e-24  # of the level squared: what arithmetic leaves as variance
@@ -428,8 +428,8 @@ def step(
     first_pair int32[scans + 1], asset_of int32[p]  the assets of scan s are asset_of[first_pair[s]:first_pair[s + 1]];
     n_scans int32[assets]; first int32[assets + 1], members int32[m]
     latest float64[n] state: last value of each meter;  is_fresh uint8[p], n_fresh int32[assets] state: what has
-    come of the row at hand;  blamed int32[assets] state: the row of the cause of a standing alarm, or NOBODY
-    and the like
+    come of the row at hand;  blamed int32[assets] state: the row of the cause of a standing alarm, NOBODY,
+    WAITING, NOT_TOLD or OPERATED
     first_ns int64[assets] state: when its first frame was, from which seconds are counted
     row_score float64[frames, assets], alarm, changepoint uint8[frames, assets], set
     """

@@ -58,6 +58,7 @@ from gateway.detect.envelopes import (
     EVER,
     EVER_OF_DAY,
     EVER_OF_TREND,
+    HALF_HOURS,
     HALVES,
     HOURS,
     KNOWN,
@@ -120,8 +121,8 @@ BIT_NOVELTY: Final = DETECT_BITS["novelty"]
 # Rows of float64[N_NUMBERS, n].
 TICKS, ORIGIN, TIME, AGE, DAYS_SEEN, HOUR, LAST = range(7)
 MEAN_FAST, MEAN_MIDDLE, MEAN_DAY, MEAN, VARIANCE, MEAN_STEP, SMALL = range(7, 14)
-TOLD, LIMIT, SINCE, HALF_DAY = range(14, 18)  # HALF_DAY of the week, from 1 on
-N_NUMBERS: Final = 18
+TOLD, LIMIT, SINCE = range(14, 17)  # HOUR is that of the week, -1 before the first tick
+N_NUMBERS: Final = 17
 
 # Rows of float64[N_WORK, n], from pass to pass of a tick: the value, the sum of the steps in its bucket and their
 # number; since when; the value less the first ever, what of it may teach, the mean of half an hour, what y is above the
@@ -142,12 +143,12 @@ NEW_HALF: Final = 32
 HAS_NOISE: Final = 64  # its noise is to be judged
 ASK: Final = 128  # it may have something to tell
 
-_F8: Final = ", ".join(["f8[::1]"] * 9)
+_F8: Final = ", ".join(["f8[::1]"] * 8)
 _BEYOND: Final = ", ".join(["f8[::1]"] * 6)
 
 
 @kernel(
-    "void(i8, i8, f8, f8, b1, u4[::1], u1[::1], u1[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], "
+    "void(i8, i8, f8, f8, b1, u4[::1], u1[::1], u1[::1], f8[::1], f4[::1], f8[::1], f8[::1], f8[::1], f8[::1], "
     "f8[::1], f8[::1], f8[::1], u1[::1])",
     noalias=True,
     inner=True,
@@ -163,11 +164,11 @@ def _empty(
     for row in range(a, b):
         i = np.uintp(row)  # an index that cannot be negative: else no vectors
         good = (quality[i] & BAD) == 0
-        n, sum_, r, k = count[i], total[i], rough[i], kind[i]
+        n, sum_, r, k = np.float64(count[i]), total[i], rough[i], kind[i]
         is_enough = good & (n >= FULL * frames)
         roughness[i], steps[i] = r, n - 1.0
         total[i] = 0.0 if good else sum_
-        count[i] = 0.0 if good else n
+        count[i] = np.float32(0.0 if good else n)
         rough[i] = 0.0 if good else r
         now, was, was_s = last[i], counter_value[i], counter_s[i]
         rise, seconds = now - was, t - was_s
@@ -187,9 +188,9 @@ def _empty(
 
 @kernel(f"u1(i8, i8, f8, f8, f8, f8[::1], {_F8}, f8[::1], u1[::1])", noalias=True, inner=True)
 def _clock(
-    a, b, t, hour, half, value, ticks, origin, time, age, days_seen, hour_of, half_of, since, limit, observed_s, mask,
+    a, b, t, hour, half, value, ticks, origin, time, age, days_seen, hour_of_week, since, limit, observed_s, mask,
 ):  # fmt: skip
-    """Let time pass for the tags that tick at t seconds, in an hour of the day and a half of a day, as they are kept.
+    """Let time pass for the tags that tick at t seconds, in this hour of the day and this half of a day of the week.
 
     Completes the masks; returns all of them together.
     """
@@ -211,12 +212,12 @@ def _clock(
         age[i] = new if is_tick else old
         m |= HAS_BEFORE if is_tick & (n > 1.0) & (abs(dt) <= GAP_S) else 0
         m |= IS_WARM if is_tick & (new >= WARM_UP_S) else 0
-        m |= NEW_HOUR if is_tick & (hour_of[i] != hour) else 0
-        hour_of[i] = hour if is_tick else hour_of[i]
+        was_hour = hour_of_week[i]
+        m |= NEW_HOUR if is_tick & (was_hour - HOURS * np.floor(was_hour / HOURS) != hour) else 0
+        m |= NEW_HALF if is_tick & (np.floor(was_hour / HALF_HOURS) != half) else 0
         is_day = is_tick & (new - days_seen[i] >= WARM_UP_S)
         days_seen[i] = new if is_day else days_seen[i]
         m |= NEW_DAY if is_day else 0
-        m |= NEW_HALF if is_tick & (half_of[i] != half) else 0
         ticks_since = since[i] + 1.0
         since[i] = ticks_since if is_tick else since[i]
         limit[i] = 0.0 if is_tick & (ticks_since > REFRACTORY) else most
@@ -226,7 +227,7 @@ def _clock(
 
 
 @kernel(
-    f"void(i8, i8, {_F8}, f4[::1], f4[::1], u1[::1], f8[::1], f8[::1], f8[::1], i4[::1], i4[::1])",
+    f"void(i8, i8, {_F8}, f8[::1], f4[::1], f4[::1], u1[::1], f8[::1], f8[::1], f8[::1], i4[::1], i4[::1])",
     noalias=True,
     inner=True,
 )
@@ -406,7 +407,7 @@ def advance(i, s, low, high, sums, work, mask, resolution, detect, waits):
     return units, term if units > 0.0 else NOTHING, alarm, drifts
 
 
-@kernel(f"void(i8, i8, {_F8}, f8[::1], f8[::1], f4[::1], f4[::1], f4[::1], u1[::1])", noalias=True, inner=True)
+@kernel(f"void(i8, i8, {_F8}, f8[::1], f8[::1], f8[::1], f4[::1], f4[::1], f4[::1], u1[::1])", noalias=True, inner=True)
 def _learn(
     a, b, ticks, mean_middle, mean_day, mean, variance, mean_step, small, last, x, y, p, home, ever_low, ever_high, mask
 ):  # fmt: skip
@@ -456,15 +457,16 @@ def _turn(a, b, hour, low, high, sums, mask, found):
 )
 def _teach_all(a, b, hour, half, s, low, high, home, work, cells, mask, found):
     """Take what a tick teaches."""
+    if found & (NEW_HOUR | NEW_HALF):
+        for i in range(a, b):
+            if mask[i] & NEW_HALF:
+                turn_half(i, int(s[HOUR, i]) // HALF_HOURS, low, high)
+            if mask[i] & TICKS_NOW:
+                s[HOUR, i] = HALF_HOURS * half + hour % HALF_HOURS
     _learn(
         a, b, s[TICKS], s[MEAN_MIDDLE], s[MEAN_DAY], s[MEAN], s[VARIANCE], s[MEAN_STEP], s[SMALL], s[LAST], work[X],
         work[Y], work[P], home, low[EVER], high[EVER], mask,
     )  # fmt: skip
-    if found & NEW_HALF:
-        for i in range(a, b):
-            if mask[i] & NEW_HALF:
-                turn_half(i, int(s[HALF_DAY, i]) - 1, low, high)
-                s[HALF_DAY, i] = half + 1.0
     for row in (OF_LEVEL + hour, OF_HALF_DAY, EVER):
         teach(a, b, low[row], high[row], work[Y], mask, TICKS_NOW)
     for row in (OF_DAY + hour, EVER_OF_DAY):
@@ -488,10 +490,10 @@ def tick(
     Raises the score, sets the standing flags; returns whether there are any.
     """
     hour = hours % HOURS
-    half = (2 * (hours // HOURS + MONDAY) + hour // (HOURS // 2)) % HALVES
+    half = (2 * (hours // HOURS + MONDAY) + hour // HALF_HOURS) % HALVES
     found = _clock(
-        a, b, t, hour, half + 1.0, work[VALUE], s[TICKS], s[ORIGIN], s[TIME], s[AGE], s[DAYS_SEEN], s[HOUR],
-        s[HALF_DAY], s[SINCE], s[LIMIT], work[OBSERVED_S], mask,
+        a, b, t, hour, half, work[VALUE], s[TICKS], s[ORIGIN], s[TIME], s[AGE], s[DAYS_SEEN], s[HOUR], s[SINCE],
+        s[LIMIT], work[OBSERVED_S], mask,
     )  # fmt: skip
     if found & (NEW_HOUR | NEW_DAY):
         _turn(a, b, hour, low, high, sums, mask, found)
@@ -530,7 +532,7 @@ def tick(
 
 @kernel(
     "void(i4[::1], i4[::1], i4[::1], i8[:, ::1], i8[:, ::1], f8[:, ::1], u4[:, ::1], u1[::1], u1[::1], f8[::1], "
-    "i8[::1], i8[::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], "
+    "i8[::1], i8[::1], i8[::1], i8[::1], f8[::1], f8[::1], f4[::1], f8[::1], f8[::1], f8[::1], f8[::1], "
     "f8[:, ::1], f4[:, :, ::1], f4[:, ::1], f4[:, ::1], u2[::1], u1[::1], f8[:, ::1], f4[:, ::1], i4[:, ::1], u1[::1], "
     "f8[:, ::1], u2[:, ::1])"
 )
@@ -608,7 +610,7 @@ class Novelty:
             **{name: np.zeros(n_scans, np.int64) for name in ("first_ns", "began_ns", "before_ns", "frames")},
             "every_s": np.zeros(n_scans),
             "total": np.zeros(n),
-            "count": np.zeros(n),
+            "count": np.zeros(n, np.float32),
             "rough": np.zeros(n),
             "last": np.full(n, np.nan),
             "counter_value": np.full(n, np.nan),

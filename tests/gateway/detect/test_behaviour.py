@@ -737,7 +737,7 @@ def test_one_meter_alone_has_no_health():
 
 
 def test_more_meters_than_2_kb_hold_go_without_each_other():
-    for n, matrix in ((30, 900), (31, 0)):
+    for n, matrix in ((32, 1024), (33, 0)):
         one = Health(feed.tags(n))
         assert one.state()["matrices"].size == matrix
         fed = known(1100, n)
