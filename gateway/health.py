@@ -13,7 +13,6 @@ from gateway.acquire.plan import Plan
 from gateway.acquire.poll import PollCounters
 from gateway.capture.recorder import CaptureCounters
 from gateway.deliver.publish import DeliveryCounters
-from gateway.model.clock import clock_state
 from gateway.spool.spool import Spool
 
 PERIOD_S: Final = 10.0
@@ -40,6 +39,7 @@ def report(
     *,
     used: Mapping[str, float],
     unexpected: Mapping[str, str],
+    clock: Mapping[str, Any],
     unjudged: int | None,
     events_dropped: int,
     now_ns: int,
@@ -48,6 +48,7 @@ def report(
 
     used        link -> measured share of time in which it was taken
     unexpected  device -> what it said instead of its model
+    clock       state, and by how much the machine's clock is ahead of ours, s
     unjudged    frames that wait until the detectors are loaded, None once they are
     """
     kept = spool.statistics()
@@ -84,11 +85,13 @@ def report(
             "published": delivery.published,
             "acknowledged": delivery.acknowledged,
             "refused": delivery.refused,
+            "parked": delivery.parked,
+            "unheard": delivery.unheard,
             "events_dropped": events_dropped,
         },
         "detectors": {"state": "ready" if unjudged is None else "loading", "waiting": unjudged or 0},
         "captures": {"written": captures.written, "failed": captures.failed},
-        "clock": {"state": clock_state(), "offset_s": 0.0},
+        "clock": dict(clock),
         "memory_bytes": memory_bytes(),
     }
 
@@ -179,7 +182,10 @@ def prometheus(gateway: str, health: Mapping[str, Any]) -> str:
         put(f"corridor_spool_{key}_total", "counter", health["spool"][key])
     put("corridor_spool_ok", "gauge", int(health["spool"]["state"] == "ok"))
     for key, value in health["delivery"].items():
-        put(f"corridor_delivery_{key}_total", "counter", value)
+        if key == "parked":
+            put("corridor_delivery_parked", "gauge", value)
+        else:
+            put(f"corridor_delivery_{key}_total", "counter", value)
     for key, value in health["captures"].items():
         put(f"corridor_captures_{key}_total", "counter", value)
     for key in ("requests", "answers", *FAULTS, "noise_bytes", "fences", "dials"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,16 +17,25 @@ from gateway.spool.record import (
     BATCH_MAGIC,
     FRAMES,
     HEADER_BYTES,
+    HELD,
+    OFFSET,
     SCHEMA,
     BatchHead,
+    Block,
     body_of,
+    catalog_of,
+    decode_block,
     head_at,
     segment_number,
 )
 from gateway.wire.frame_lines import ScanText, decode_texts
+from gateway.wire.strict_json import loads, whole
 
 SUFFIX: Final = ".spool"
-NAME: Final = re.compile(r"[0-9]{10}\.spool")
+SEALED: Final = ".sealed"  # written anew in long blocks once it was full; takes the place of the other
+NAME: Final = re.compile(r"[0-9]{10}\.(spool|sealed)")
+UNREADABLE: Final = (OSError, ValueError, KeyError)  # what reading a batch of a damaged file ends in
+SEALED_BASE: Final = 1 << 32  # its batches count from here: a reader who stood in the other one begins it anew
 MAX_NUMBER: Final = 2**32 - 1  # what a segment's header holds
 _FIELDS: Final = 5  # of one batch in the index: offset, boot, first seq, frames, values
 
@@ -36,8 +45,11 @@ class Segment:
     """A segment file and the index of its frame batches.
 
     index  flat: offset, boot, first_seq, n_frames, n_values of each batch
-    end    where the next batch goes;  damaged  runs of bytes that should have been batches
+    end    where the next batch goes;  is_left  none does, because the disk failed there
+    damaged  runs of bytes that should have been batches
     schemas  catalog -> texts, of the schema batches in it;  held  boot -> frames in it
+    unfixed  boot -> frames whose stamps are not fixed in it;  offsets  boot -> what fixes them: through which number,
+             and the offset of the wall clock, None for the one they have
     """
 
     path: Path
@@ -45,9 +57,22 @@ class Segment:
     size: int
     end: int = HEADER_BYTES
     damaged: int = 0
+    is_left: bool = False
     index: array[int] = field(default_factory=lambda: array("Q"))
     schemas: dict[str, tuple[ScanText, ...]] = field(default_factory=dict)
     held: dict[int, RangeSet] = field(default_factory=dict)
+    unfixed: dict[int, RangeSet] = field(default_factory=dict)
+    offsets: dict[int, tuple[int, int | None]] = field(default_factory=dict)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it is one that nothing is added to any more."""
+        return self.path.suffix == SEALED
+
+    @property
+    def base(self) -> int:
+        """What its batches count from in a reader's position."""
+        return SEALED_BASE if self.is_sealed else 0
 
     def __len__(self) -> int:
         return len(self.index) // _FIELDS
@@ -63,7 +88,10 @@ class Segment:
     def add(self, offset: int, head: BatchHead) -> None:
         """Take note of a frames batch."""
         self.index.extend((offset, head.boot, head.first_seq, head.n_frames, head.n_values))
-        self.held.setdefault(head.boot, RangeSet()).add(head.first_seq, head.first_seq + head.n_frames - 1)
+        last = head.first_seq + head.n_frames - 1
+        self.held.setdefault(head.boot, RangeSet()).add(head.first_seq, last)
+        if head.kind == HELD:
+            self.unfixed.setdefault(head.boot, RangeSet()).add(head.first_seq, last)
 
     def read(self, i: int) -> tuple[BatchHead, bytes]:
         """Return header and payload of batch i; raises OSError, or ValueError if it is damaged."""
@@ -79,19 +107,37 @@ class Segment:
             raise ValueError(f"{self.path.name}: damaged batch at byte {offset}")
         return head, body_of(data, 0, head)
 
+    def block(self, i: int, offsets: Mapping[int, tuple[int, int | None]]) -> tuple[Block, str]:
+        """Return the frames of batch i, stamped as `offsets` fixes them, and their catalog.
 
-def name_of(number: int) -> str:
+        Raises one of UNREADABLE.
+        """
+        head, body = self.read(i)
+        catalog = catalog_of(body)
+        block = decode_block(body, head, [len(text.names) for text in self.schemas[catalog]])
+        through, offset_ns = offsets.get(head.boot, (0, None))
+        if head.kind == HELD and offset_ns is not None and head.first_seq <= through:
+            block = block.moved(offset_ns)
+        return block, catalog
+
+
+def name_of(number: int, suffix: str = SUFFIX) -> str:
     """Return the file name of a segment."""
-    return f"{number:010d}{SUFFIX}"
+    return f"{number:010d}{suffix}"
 
 
 def segments_in(folder: Path) -> list[tuple[int, Path]]:
-    """Return the segment files of a folder in order of their numbers."""
-    found = []
-    for path in folder.glob("*" + SUFFIX):
+    """Return the segment files of a folder in order of their numbers; of one that is there twice the sealed one."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.glob("*.s*")):  # .sealed before .spool
         if NAME.fullmatch(path.name) and (number := int(path.stem)) <= MAX_NUMBER and path.is_file():
-            found.append((number, path))
-    return sorted(found)
+            found.setdefault(number, path)
+    return sorted(found.items())
+
+
+def offsets_of(segments: Iterable[Segment]) -> dict[int, tuple[int, int | None]]:
+    """Return what fixes the stamps of held frames, from all segments."""
+    return {boot: fixed for segment in segments for boot, fixed in segment.offsets.items()}
 
 
 def scan(path: Path, number: int) -> Segment:
@@ -118,22 +164,27 @@ def scan(path: Path, number: int) -> Segment:
             segment.damaged += 1
             at = found
             continue
-        if head.kind == FRAMES:
+        if head.kind in (FRAMES, HELD):
             segment.add(at, head)
-        elif head.kind == SCHEMA:
-            _take_schema(segment, body_of(data, at, head))
+        else:
+            _take(segment, head.kind, body_of(data, at, head))
         at += head.size
         segment.end = at
     return segment
 
 
-def _take_schema(segment: Segment, body: bytes) -> None:
+def _take(segment: Segment, kind: int, body: bytes) -> None:
+    """Take in a batch without frames."""
     try:
-        catalog, texts = decode_texts(body)
+        if kind == SCHEMA:
+            catalog, texts = decode_texts(body)
+            segment.schemas[catalog] = texts
+        elif kind == OFFSET:
+            raw = loads(body)
+            offset_ns = None if raw["offset_ns"] is None else whole(raw["offset_ns"])
+            segment.offsets[whole(raw["boot"])] = (whole(raw["through"]), offset_ns)
     except (ValueError, KeyError, TypeError):
         segment.damaged += 1
-        return
-    segment.schemas[catalog] = texts
 
 
 def _next_good(data: bytes, at: int, number: int, magic: bytes) -> int | None:

@@ -40,6 +40,7 @@ def found(unexpected=None, late_frames=1):
         DeliveryCounters(9, 8, 1),
         CaptureCounters(3, 1),
         used={"bus0": 0.25},
+        clock={"state": "synced", "offset_s": 0.0},
         unjudged=None,
         unexpected=unexpected or {},
         events_dropped=0,
