@@ -16,6 +16,9 @@ from gateway.deliver.publish import DeliveryCounters
 from gateway.spool.spool import Spool
 
 PERIOD_S: Final = 10.0
+MEASURED_S: Final = 60.0  # of writing, before bytes a day are told
+DAY_S: Final = 86_400
+YEAR_DAYS: Final = 365.25
 LOOK_S: Final = 1.0  # how soon a changed link or spool is told
 KIB: Final = 1024
 FAULTS: Final = ("timeouts", "crc_errors", "foreign_frames", "late_frames")
@@ -42,6 +45,7 @@ def report(
     clock: Mapping[str, Any],
     unjudged: int | None,
     events_dropped: int,
+    up_s: float,
     now_ns: int,
 ) -> dict[str, Any]:
     """Return the health message of DESIGN section 7.
@@ -49,9 +53,12 @@ def report(
     used        link -> measured share of time in which it was taken
     unexpected  device -> what it said instead of its model
     clock       state, and by how much the machine's clock is ahead of ours, s
+    up_s        since the start
     unjudged    frames that wait until the detectors are loaded, None once they are
     """
     kept = spool.statistics()
+    per_day = round(kept.written / up_s * DAY_S) if up_s >= MEASURED_S else None
+    endurance = plan.spec.spool_endurance_bytes
     total = PollCounters()
     for counters in polls.values():
         total.due += counters.due
@@ -80,6 +87,9 @@ def report(
             "dropped": kept.dropped,
             "dropped_values": kept.dropped_values,
             "damaged": kept.damaged,
+            "written_bytes": kept.written + kept.prepared,
+            "written_bytes_per_day": per_day,
+            "card_years": round(endurance / per_day / YEAR_DAYS, 1) if endurance and per_day else None,
         },
         "delivery": {
             "published": delivery.published,
@@ -178,7 +188,7 @@ def prometheus(gateway: str, health: Mapping[str, Any]) -> str:
     for key in ("bytes", "unsent", "pending"):
         put(f"corridor_spool_{key}", "gauge", health["spool"][key])
     put("corridor_spool_oldest_seconds", "gauge", health["spool"]["oldest_s"])
-    for key in ("dropped", "dropped_values", "damaged"):
+    for key in ("dropped", "dropped_values", "damaged", "written_bytes"):
         put(f"corridor_spool_{key}_total", "counter", health["spool"][key])
     put("corridor_spool_ok", "gauge", int(health["spool"]["state"] == "ok"))
     for key, value in health["delivery"].items():

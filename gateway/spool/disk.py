@@ -38,11 +38,13 @@ from gateway.spool.record import (
     HEADER_BYTES,
     HELD,
     OFFSET,
+    PAGE_BYTES,
     SCHEMA,
     Block,
     SpooledFrame,
     encode_block,
     encode_offset,
+    gap_before,
     head_at,
     pack_batch,
     segment_header,
@@ -62,7 +64,6 @@ PENDING_FRAMES: Final = 1_000  # that go to the broker from memory at a time whi
 BATCH_ROOM: Final = 64  # header and padding of one batch
 OFFSET_ROOM: Final = 192  # the batch that fixes stamps
 SCHEMA_SLACK: Final = 4 * 1024  # of a segment, beside what one batch and its schema take
-PAGE_BYTES: Final = 4096  # what a disk is handed at least
 SPARES: Final = 1  # files of sealed segments that wait for a new number
 STATES: Final[dict[int, SpoolState]] = {
     errno.ENOSPC: "full",
@@ -140,7 +141,7 @@ class DiskSpool:
         self.is_holding = False
         self._held_through = 0
         self.absent = Absent()
-        self.written = 0
+        self.written = self.prepared = 0
         self.boot = 0
         self.next_seq = 1
         self._is_open = self._try(self._open)
@@ -310,6 +311,7 @@ class DiskSpool:
             dropped_values=self._meta.dropped_values,
             damaged=sum(segment.damaged for segment in self._segments),
             written=self.written,
+            prepared=self.prepared,
             errors=self._errors[-1:],
         )
 
@@ -551,15 +553,16 @@ class DiskSpool:
             self._write_run(run[: len(run) // 2])
             self._write_run(run[len(run) // 2 :])
             return
-        segment = self._segment_for(len(body) + 2 * BATCH_ROOM, len(schema) + BATCH_ROOM)
+        segment = self._segment_for(len(body) + 2 * BATCH_ROOM + PAGE_BYTES, len(schema) + BATCH_ROOM)
         data = b""
         if self._catalog not in segment.schemas:
             data = pack_batch(segment.number, self.boot, SCHEMA, 0, 0, 0, schema)
         n_values = sum(frame.n_good for frame in run)
         kind = HELD if run[0].seq <= self._held_through else FRAMES
-        batch = pack_batch(segment.number, self.boot, kind, run[0].seq, len(run), n_values, body)
-        at = segment.end + len(data)
-        self._put(segment, data + batch)
+        gap = 0 if data else gap_before(segment.end, len(body) + BATCH_ROOM)
+        batch = pack_batch(segment.number, self.boot, kind, run[0].seq, len(run), n_values, body, gap)
+        at = segment.end + len(data) + gap
+        self._put(segment, data + batch, gap)
         segment.schemas[self._catalog] = self._texts
         head = head_at(batch, 0, segment.number)
         assert head is not None
@@ -570,12 +573,13 @@ class DiskSpool:
                 for frame in run:
                     self.absent.add(self._texts[frame.scan], frame)
 
-    def _put(self, segment: Segment, data: bytes) -> None:
+    def _put(self, segment: Segment, data: bytes, gap: int = 0) -> None:
         """Write at the end of a segment and sync; a place where the disk fails is left once. Raises OSError."""
+        at = segment.end + gap
         try:
             fd = os.open(segment.path, os.O_WRONLY)
             try:
-                _pwrite(fd, data, segment.end)
+                _pwrite(fd, data, at)
                 os.fdatasync(fd)
             finally:
                 os.close(fd)
@@ -584,10 +588,8 @@ class DiskSpool:
                 self._has_moved_on = segment.is_left = True  # the next one may lie on sound ground
             raise
         self._has_moved_on = False
-        self.written += (
-            -(-(segment.end + len(data)) // PAGE_BYTES) * PAGE_BYTES - segment.end // PAGE_BYTES * PAGE_BYTES
-        )
-        segment.end += len(data)
+        self.written += (-(-(at + len(data)) // PAGE_BYTES) - at // PAGE_BYTES) * PAGE_BYTES
+        segment.end = at + len(data)
 
     def _segment_for(self, n_bytes: int, schema_bytes: int) -> Segment:
         """Return the segment that has room for a batch, a new one if the last has not."""
@@ -604,7 +606,7 @@ class DiskSpool:
             _write_at(path, header)
         else:
             _make_zeroed(path, header, self._segment_bytes)
-            self.written += self._segment_bytes
+            self.prepared += self._segment_bytes
         sync_folder(self._folder)
         segment = Segment(path, number, self._segment_bytes)
         self._segments.append(segment)

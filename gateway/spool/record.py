@@ -8,7 +8,8 @@ Invariants
     segment  | header page | batch | batch | ... | zeros or old batches of a lower segment number |
     header   | magic 8s | segment u32 | crc u32 |                                        padded to HEADER_BYTES
     batch    | magic u32 | segment u32 | boot u32 | kind u32 | first_seq u64 | n_frames u32 | n_values u32
-             | length u32 | crc u32 | payload, length bytes | padding to 8 |
+             | length u32 | gap u32 | crc u32 | payload, length bytes | padding to 8 |
+             gap: bytes without a meaning before it, since the batch before ended in another page
              crc covers the batch's header without itself, then the payload
     schema   payload = JSON of frame_lines.encode_texts
     frames   payload = zlib( catalog 8s | tick u8 | scan of each frame, as differences | times of each frame, scan by
@@ -41,13 +42,14 @@ from gateway.wire.strict_json import dumps
 
 SEGMENT_MAGIC: Final = b"CGSPOOL2"
 BATCH_MAGIC: Final = 0x31424743  # "CGB1"
-HEADER_BYTES: Final = 4096  # one page, so that batches never share one with the header
+PAGE_BYTES: Final = 4096  # what a disk is handed at least
+HEADER_BYTES: Final = PAGE_BYTES  # one page, so that batches never share one with the header
 ALIGN: Final = 8
 SCHEMA: Final = 1
 FRAMES: Final = 2
 HELD: Final = 3
 OFFSET: Final = 4
-BATCH: Final = struct.Struct("<IIIIQIIII")
+BATCH: Final = struct.Struct("<IIIIQIIIII")
 SEGMENT: Final = struct.Struct("<8sII")
 ZLIB_LEVEL: Final = 1  # level 6 and zstd gain below 1 % on these columns (ACQUISITION section 8)
 SCALED, SINGLE, DOUBLE, EMPTY = 0, 1, 2, 3
@@ -97,6 +99,7 @@ class BatchHead:
     n_frames: int
     n_values: int
     length: int
+    gap: int
     crc: int
 
     @property
@@ -119,9 +122,11 @@ def segment_number(page: bytes) -> int | None:
     return number if magic == SEGMENT_MAGIC and crc == crc32c(magic, number.to_bytes(4, "little")) else None
 
 
-def pack_batch(segment: int, boot: int, kind: int, first_seq: int, n_frames: int, n_values: int, body: bytes) -> bytes:
-    """Return a batch as it is written."""
-    head = BATCH.pack(BATCH_MAGIC, segment, boot, kind, first_seq, n_frames, n_values, len(body), 0)
+def pack_batch(
+    segment: int, boot: int, kind: int, first_seq: int, n_frames: int, n_values: int, body: bytes, gap: int = 0
+) -> bytes:
+    """Return a batch as it is written, without the gap before it."""
+    head = BATCH.pack(BATCH_MAGIC, segment, boot, kind, first_seq, n_frames, n_values, len(body), gap, 0)
     crc = crc32c(head[:-4], body)
     batch = head[:-4] + crc.to_bytes(4, "little") + body
     return batch + bytes(-len(batch) % ALIGN)
@@ -139,6 +144,12 @@ def head_at(data: bytes | memoryview, at: int, segment: int) -> BatchHead | None
         return None
     view = memoryview(data)[at : at + BATCH.size + head.length]
     return head if crc32c(bytes(view[: BATCH.size - 4]), bytes(view[BATCH.size :])) == head.crc else None
+
+
+def gap_before(at: int, n_bytes: int) -> int:
+    """Return how many bytes to leave out at `at`, so that n_bytes touch as few pages as they can."""
+    touched = -(-(at + n_bytes) // PAGE_BYTES) - at // PAGE_BYTES
+    return -at % PAGE_BYTES if touched > -(-n_bytes // PAGE_BYTES) else 0
 
 
 def encode_offset(boot: int, through: int, offset_ns: int | None) -> bytes:

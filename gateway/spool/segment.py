@@ -161,7 +161,8 @@ def scan(path: Path, number: int) -> Segment:
             if found is None:
                 segment.damaged += _is_torn(data, at, number, magic)
                 break
-            segment.damaged += 1
+            later = head_at(data, found, number)
+            segment.damaged += later is None or later.gap != found - at
             at = found
             continue
         if head.kind in (FRAMES, HELD):

@@ -33,7 +33,8 @@ class SpoolStatistics:
     """What the spool holds and has lost; dropped counts what went before any acknowledgement, since it was made.
 
     oldest_ns  Unix ns of the oldest frame that nobody has acknowledged, None where there is none
-    written    bytes that were handed to the disk since the start, in whole pages
+    written    bytes that were handed to the disk since the start, in whole pages; `prepared`, those of segments that
+               were written ahead, once: they are used again and again
     """
 
     state: SpoolState = "ok"
@@ -45,6 +46,7 @@ class SpoolStatistics:
     dropped_values: int = 0
     damaged: int = 0
     written: int = 0
+    prepared: int = 0
     errors: list[str] = field(default_factory=list)
 
 

@@ -44,6 +44,7 @@ def found(unexpected=None, late_frames=1):
         unjudged=None,
         unexpected=unexpected or {},
         events_dropped=0,
+        up_s=100.0,
         now_ns=17,
     )
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.model.ranges import RangeSet
 from gateway.spool import disk, notes
 from gateway.spool.disk import DiskSpool, InUse, hold
-from gateway.spool.record import HEADER_BYTES
+from gateway.spool.record import HEADER_BYTES, PAGE_BYTES
 from gateway.spool.segment import segments_in
 from gateway.spool.verify import verify
 from tests.contract.test_spools import everything, fill, unsent
@@ -435,3 +435,17 @@ async def test_frames_of_a_boot_that_never_saw_the_time_keep_their_order_and_can
     again.fix(1, -9_000)
     await again.commit()
     assert [f.offset_ns for f in await unsent(opened(tmp_path))] == [-9_000] * 4
+
+
+@pytest.mark.parametrize("n", [1, 20, 60, 130])
+async def test_a_commit_touches_as_few_pages_as_its_batch_can(tmp_path, n):
+    spool = opened(tmp_path)
+    await fill(spool, n)
+    for _ in range(30):
+        before = spool.statistics().written
+        await fill(spool, n)
+        segment = spool._segments[-1]
+        batch = segment.read(len(segment) - 1)[0].size
+        assert spool.statistics().written - before == -(-batch // PAGE_BYTES) * PAGE_BYTES
+    found = verify(tmp_path)
+    assert (found["ok"], found["frames"]) == (True, 31 * n)
