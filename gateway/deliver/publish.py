@@ -38,14 +38,15 @@ IDLE_S: Final = 0.5  # how often an empty backlog is looked at again
 SLICE_FRAMES: Final = (
     16  # of the backlog made into lines at a time: a quarter of a millisecond in which nothing is read
 )
-WINDOW_BYTES: Final = 16 * 1024  # of the backlog on their way, to begin with
+WINDOW_BYTES: Final = 4 * 1024  # of the backlog on their way, to begin with: the first one tells how quick the link is
 WINDOW_LEAST_BYTES: Final = 2 * 1024
 WINDOW_MOST_BYTES: Final = 1024 * 1024
 WINDOW_MESSAGES: Final = 8  # of the backlog on their way: the rest of the connection's window is for the live lane
-PROMPT_S: Final = 0.1  # acknowledged within it: the link takes more
-SLOW_S: Final = 0.3  # a live frame has waited about as long behind the backlog: it takes less
+PROMPT_S: Final = 0.1  # waited no longer than this on its way: the link takes more
+SLOW_S: Final = 0.3  # a live frame waits as long behind the backlog: it takes less
 GROWTH: Final = 1.5
-SHRINKING: Final = 0.7
+SHRINKING: Final = 0.6
+FORGETTING: Final = 1.002  # with every message the quickest way known counts for less: links change
 PAUSE_FIRST_S: Final = 1.0  # of a device whose data the broker refuses, doubling
 PAUSE_CAP_S: Final = 300.0
 NO_SUBSCRIBER: Final = 0x10  # MQTT 5, 3.4.2.1: accepted, and nobody has subscribed
@@ -94,10 +95,15 @@ class Resend:
 
 
 class _Window:
-    """How much of the backlog may be on its way: what the link brings within a moment."""
+    """How much of the backlog may be on its way: what the link brings within a moment.
+
+    What a message waited is what it took beyond the quickest one; the window moves once for what is on its way.
+    """
 
     def __init__(self) -> None:
         self.bytes = float(WINDOW_BYTES)
+        self._quickest_s = float("inf")
+        self._moved_s = 0.0
         self._used = 0
         self._messages = 0
         self._free = asyncio.Event()
@@ -115,15 +121,21 @@ class _Window:
         self._used += size
         self._messages += 1
 
-    def give(self, size: int, took_s: float) -> None:
+    def give(self, size: int, sent_s: float, now_s: float) -> None:
         """Take note that a message was acknowledged."""
         self._used -= size
         self._messages -= 1
-        if took_s < PROMPT_S:
-            self.bytes = min(GROWTH * self.bytes, WINDOW_MOST_BYTES)
-        elif took_s > SLOW_S:
-            self.bytes = max(SHRINKING * self.bytes, WINDOW_LEAST_BYTES)
         self._free.set()
+        took_s = now_s - sent_s
+        self._quickest_s = min(FORGETTING * self._quickest_s, took_s)
+        waited_s = took_s - self._quickest_s
+        if sent_s < self._moved_s or PROMPT_S <= waited_s <= SLOW_S:
+            return
+        self._moved_s = now_s
+        if waited_s < PROMPT_S:
+            self.bytes = min(GROWTH * self.bytes, WINDOW_MOST_BYTES)
+        else:
+            self.bytes = max(SHRINKING * self.bytes, WINDOW_LEAST_BYTES)
 
 
 class Publisher:
@@ -369,7 +381,7 @@ class Publisher:
         sent_s = loop.time()
 
         def acked(code: int) -> None:
-            window.give(len(payload), loop.time() - sent_s)
+            window.give(len(payload), sent_s, loop.time())
             if code < REFUSED:
                 self._accepted(lane, code)
                 self._acknowledge(found.boot, under_way)

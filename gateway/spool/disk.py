@@ -39,20 +39,21 @@ from gateway.spool.record import (
     HELD,
     OFFSET,
     PAGE_BYTES,
-    SCHEMA,
     Block,
     SpooledFrame,
     encode_block,
     encode_offset,
+    encode_schema,
     gap_before,
     head_at,
     pack_batch,
+    pack_schema,
     segment_header,
 )
 from gateway.spool.seal import fresh_of, seal
-from gateway.spool.segment import SUFFIX, UNREADABLE, Segment, name_of, offsets_of, scan, segments_in
+from gateway.spool.segment import SUFFIX, UNREADABLE, Segment, name_of, scan, segments_in, settle
 from gateway.spool.spool import START, Absent, Drop, Position, SpoolState, SpoolStatistics, Unsent, Why, improvised_boot
-from gateway.wire.frame_lines import ScanText, encode_texts
+from gateway.wire.frame_lines import ScanText
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,6 @@ MAX_PENDING_VALUES: Final = 1_000_000  # 12 MB: what waits in memory while the d
 PENDING_FRAMES: Final = 1_000  # that go to the broker from memory at a time while the disk refuses
 BATCH_ROOM: Final = 64  # header and padding of one batch
 OFFSET_ROOM: Final = 192  # the batch that fixes stamps
-SCHEMA_SLACK: Final = 4 * 1024  # of a segment, beside what one batch and its schema take
 SPARES: Final = 1  # files of sealed segments that wait for a new number
 STATES: Final[dict[int, SpoolState]] = {
     errno.ENOSPC: "full",
@@ -84,7 +84,7 @@ def hold(folder: Path) -> int:
     Raises InUse if another has it, OSError if the folder cannot be made or read. The lock is on the folder itself: it
     works on a read-only disk and leaves nothing behind.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,6 +98,14 @@ def hold(folder: Path) -> int:
     return fd
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder, on the disk with its name; raises OSError."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        for parent in (folder.parent, folder.parent.parent):
+            sync_folder(parent)
+
+
 class DiskSpool:
     """Frames in segments of CRC'd, column-encoded, compressed batches.
 
@@ -109,6 +117,7 @@ class DiskSpool:
         self._folder = folder
         self._catalog = catalog
         self._texts = tuple(texts)
+        self._schema = encode_schema(catalog, texts)
         self._decimals = [np.array(text.decimals, np.int8) for text in texts]
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
@@ -153,11 +162,10 @@ class DiskSpool:
 
     def _open(self) -> None:
         """Read what the folder holds and take the next boot number; raises OSError."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(self._folder)
         self._meta = read_meta(self._folder)
         self._segments, self._committed, self._damaged = [], {}, {}
         self._recover()
-        self._offsets = offsets_of(self._segments) | self._offsets
         acked, again = self._cursor.read()
         with self._guard:
             for mine, found in ((self._acked, acked), (self._again, again)):
@@ -461,7 +469,7 @@ class DiskSpool:
                     position = (segment.number, segment.base + i + 1)
                     frames, catalog = await asyncio.to_thread(self._read, segment, i)
                     taken = tuple(frame for frame in frames if frame.seq in wanted)
-                    return Unsent(position, boot, catalog, segment.schemas.get(catalog, ()), taken)
+                    return Unsent(position, boot, catalog, segment.texts(catalog) if catalog else (), taken)
             if self._state == "ok" or self.is_holding:
                 return None
             busy = but(self.boot)
@@ -479,8 +487,11 @@ class DiskSpool:
         try:
             block, catalog = segment.block(i, self._offsets)
             return block.frames(), catalog
+        except OSError as error:  # it may be read the next time
+            log.error("spool: frames %d:%d-%d cannot be read now: %s", boot, first, first + n - 1, error)
+            return [], ""
         except UNREADABLE as error:
-            log.error("spool: frames %d:%d-%d cannot be read: %s", boot, first, first + n - 1, error)
+            log.error("spool: frames %d:%d-%d are damaged: %s", boot, first, first + n - 1, error)
             segment.damaged += 1
             with self._guard:
                 self._damaged.setdefault(boot, RangeSet()).add(first, first + n - 1)
@@ -545,18 +556,18 @@ class DiskSpool:
 
     def _write_run(self, run: list[SpooledFrame]) -> None:
         body = encode_block(self._catalog, Block.of(run), self._decimals)
-        schema = encode_texts(self._catalog, self._texts)
-        room = self._segment_bytes - HEADER_BYTES - len(schema) - SCHEMA_SLACK
+        schema_bytes = 2 * (len(self._schema) + BATCH_ROOM)
+        room = self._segment_bytes - HEADER_BYTES - schema_bytes - PAGE_BYTES
         if len(body) > room:
             if len(run) == 1:
                 raise OSError(errno.EFBIG, f"one frame needs {len(body)} bytes, a segment has room for {room}")
             self._write_run(run[: len(run) // 2])
             self._write_run(run[len(run) // 2 :])
             return
-        segment = self._segment_for(len(body) + 2 * BATCH_ROOM + PAGE_BYTES, len(schema) + BATCH_ROOM)
+        segment = self._segment_for(len(body) + BATCH_ROOM + PAGE_BYTES, schema_bytes)
         data = b""
         if self._catalog not in segment.schemas:
-            data = pack_batch(segment.number, self.boot, SCHEMA, 0, 0, 0, schema)
+            data = pack_schema(segment.number, self.boot, self._schema)
         n_values = sum(frame.n_good for frame in run)
         kind = HELD if run[0].seq <= self._held_through else FRAMES
         gap = 0 if data else gap_before(segment.end, len(body) + BATCH_ROOM)
@@ -600,9 +611,13 @@ class DiskSpool:
                 return last
         number = 1 + max(self._meta.dropped_through, self._segments[-1].number if self._segments else 0)
         path = self._folder / name_of(number)
-        header = segment_header(number)
+        header = segment_header(number, self._segment_bytes)
         if used := self._spares.pop(0) if self._spares else self._make_room(self._segment_bytes):
-            used.rename(path)
+            try:
+                used.rename(path)
+            except OSError:
+                self._spares.append(used)
+                raise
             _write_at(path, header)
         else:
             _make_zeroed(path, header, self._segment_bytes)
@@ -628,7 +643,8 @@ class DiskSpool:
                 self._spares.pop(0).unlink(missing_ok=True)
                 continue
             oldest = self._segments[0]
-            self._account(oldest)
+            if oldest.number > self._meta.dropped_through:  # else it is counted already, and the disk kept the file
+                self._account(oldest)
             is_usable = not oldest.is_sealed and oldest is not self._sealing and _size(oldest.path) == n_bytes
             if n_bytes == self._segment_bytes and is_usable and recycled is None:
                 recycled, n_bytes = oldest.path, 0
@@ -657,7 +673,8 @@ class DiskSpool:
             if unsent.total == n:
                 values += n_values
             else:
-                values += sum(f.n_good for f in self._read(segment, i)[0] if f.seq in unsent)
+                found = self._read(segment, i)[0]
+                values += sum(f.n_good for f in found if f.seq in unsent) if found else n_values
         with self._guard:
             meta = self._meta
             before = (meta.dropped, meta.dropped_values, meta.dropped_through)
@@ -700,21 +717,23 @@ class DiskSpool:
         for path in self._folder.glob("*.new"):
             path.unlink()
         for number, path in segments_in(self._folder):
+            if number <= self._meta.dropped_through:
+                path.unlink()
+                continue
             try:
-                if number <= self._meta.dropped_through:
-                    path.unlink()
-                    continue
                 segment = scan(path, number)
             except OSError as error:
                 log.error("spool: %s cannot be read: %s", path.name, error)
-                continue
+                segment = Segment(path, number, _size(path), damaged=1, is_left=True)
             if segment.damaged:
                 log.error("spool: %s: %d damaged places skipped", path.name, segment.damaged)
-            for _, boot, first, n, _ in segment.batches():
-                self._committed.setdefault(boot, RangeSet()).add(first, first + n - 1)
             self._segments.append(segment)
             if segment.is_sealed and (other := path.with_suffix(SUFFIX)).exists():
                 self._spares.append(other)
+        self._offsets = settle(self._segments) | self._offsets
+        for segment in self._segments:
+            for _, boot, first, n, _ in segment.batches():
+                self._committed.setdefault(boot, RangeSet()).add(first, first + n - 1)
         sealed = {segment.number for segment in self._segments if segment.is_sealed}
         for path in self._folder.glob(f"*{SUFFIX}"):
             if path.stem.isdecimal() and int(path.stem) in sealed and path not in self._spares[:SPARES]:

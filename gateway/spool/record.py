@@ -6,12 +6,12 @@ Invariants
     batch (same catalog) that stands before it in the same segment. Numbers are little endian.
 
     segment  | header page | batch | batch | ... | zeros or old batches of a lower segment number |
-    header   | magic 8s | segment u32 | crc u32 |                                        padded to HEADER_BYTES
+    header   | magic 8s | segment u32 | size of the file u32 | crc u32 |                 padded to HEADER_BYTES
     batch    | magic u32 | segment u32 | boot u32 | kind u32 | first_seq u64 | n_frames u32 | n_values u32
              | length u32 | gap u32 | crc u32 | payload, length bytes | padding to 8 |
              gap: bytes without a meaning before it, since the batch before ended in another page
              crc covers the batch's header without itself, then the payload
-    schema   payload = JSON of frame_lines.encode_texts
+    schema   payload = zlib( JSON of frame_lines.encode_texts ); it stands there twice, since all else hangs on it
     frames   payload = zlib( catalog 8s | tick u8 | scan of each frame, as differences | times of each frame, scan by
              scan | for each scan in ascending number its matrix of values and quality, column after column )
     held     the same of frames whose stamps are not fixed: the clock was not synchronised
@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from drivers.jit import kernel
 from drivers.quality import BAD
 from gateway.model.frame import FLOAT32_TEXT, Frame
-from gateway.wire.frame_lines import EXACT
+from gateway.wire.frame_lines import EXACT, ScanText, decode_texts, encode_texts
 from gateway.wire.strict_json import dumps
 
 SEGMENT_MAGIC: Final = b"CGSPOOL2"
@@ -50,7 +50,7 @@ FRAMES: Final = 2
 HELD: Final = 3
 OFFSET: Final = 4
 BATCH: Final = struct.Struct("<IIIIQIIIII")
-SEGMENT: Final = struct.Struct("<8sII")
+SEGMENT: Final = struct.Struct("<8sIII")
 ZLIB_LEVEL: Final = 1  # level 6 and zstd gain below 1 % on these columns (ACQUISITION section 8)
 SCALED, SINGLE, DOUBLE, EMPTY = 0, 1, 2, 3
 MAX_VARINT: Final = 10  # bytes of a 64-bit varint
@@ -108,18 +108,36 @@ class BatchHead:
         return -(-(BATCH.size + self.length) // ALIGN) * ALIGN
 
 
-def segment_header(number: int) -> bytes:
+def segment_header(number: int, size: int) -> bytes:
     """Return the header page of a segment."""
-    crc = crc32c(SEGMENT_MAGIC, number.to_bytes(4, "little"))
-    return SEGMENT.pack(SEGMENT_MAGIC, number, crc).ljust(HEADER_BYTES, b"\0")
+    head = SEGMENT.pack(SEGMENT_MAGIC, number, size, 0)[:-4]
+    return (head + crc32c(head).to_bytes(4, "little")).ljust(HEADER_BYTES, b"\0")
 
 
-def segment_number(page: bytes) -> int | None:
-    """Return the number in a segment's header page, or None if it is not one."""
+def read_segment_header(page: bytes) -> tuple[int, int] | None:
+    """Return number and size of a segment by its header page, or None if it is not one."""
     if len(page) < SEGMENT.size:
         return None
-    magic, number, crc = SEGMENT.unpack_from(page)
-    return number if magic == SEGMENT_MAGIC and crc == crc32c(magic, number.to_bytes(4, "little")) else None
+    magic, number, size, crc = SEGMENT.unpack_from(page)
+    return (number, size) if magic == SEGMENT_MAGIC and crc == crc32c(page[: SEGMENT.size - 4]) else None
+
+
+def pack_schema(segment: int, boot: int, schema: bytes) -> bytes:
+    """Return a schema as it is written: twice."""
+    return 2 * pack_batch(segment, boot, SCHEMA, 0, 0, 0, schema)
+
+
+def encode_schema(catalog: str, texts: Sequence[ScanText]) -> bytes:
+    """Return the payload of a schema."""
+    return zlib.compress(encode_texts(catalog, texts), ZLIB_LEVEL)
+
+
+def decode_schema(body: bytes) -> tuple[str, tuple[ScanText, ...]]:
+    """Return catalog and texts of a schema's payload; raises ValueError, KeyError or TypeError."""
+    try:
+        return decode_texts(zlib.decompress(body))
+    except zlib.error as error:
+        raise CorruptBatch(str(error)) from None
 
 
 def pack_batch(
@@ -155,6 +173,15 @@ def gap_before(at: int, n_bytes: int) -> int:
 def encode_offset(boot: int, through: int, offset_ns: int | None) -> bytes:
     """Return the payload that fixes the stamps of a boot's held frames; None: as they were stamped."""
     return dumps({"boot": boot, "through": through, "offset_ns": offset_ns})
+
+
+def is_ours(data: bytes, at: int, segment: int) -> bool:
+    """Return whether a batch of this segment stands at `at` whose magic or segment number alone is damaged."""
+    mended = BATCH_MAGIC.to_bytes(4, "little") + segment.to_bytes(4, "little") + data[at + 8 : at + BATCH.size]
+    if len(mended) < BATCH.size:
+        return False
+    length = BatchHead(*BATCH.unpack(mended)[1:]).length
+    return head_at(mended + data[at + BATCH.size : at + BATCH.size + length], 0, segment) is not None
 
 
 def body_of(data: bytes, at: int, head: BatchHead) -> bytes:

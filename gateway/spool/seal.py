@@ -15,19 +15,20 @@ import numpy as np
 
 from gateway.spool.record import (
     FRAMES,
+    HEADER_BYTES,
     HELD,
     OFFSET,
-    SCHEMA,
     Block,
     encode_block,
     encode_offset,
+    encode_schema,
     head_at,
     join,
     pack_batch,
+    pack_schema,
     segment_header,
 )
 from gateway.spool.segment import SEALED, UNREADABLE, Segment, name_of
-from gateway.wire.frame_lines import encode_texts
 
 BATCHES: Final = 64  # in a block: a minute of commits; with more the columns hardly shrink (ACQUISITION section 8)
 VALUES: Final = 65_536  # in a block where few tags would leave it short
@@ -43,7 +44,7 @@ def seal(segment: Segment, offsets: Mapping[int, tuple[int, int | None]]) -> Seg
     path = segment.path.with_name(name_of(segment.number, SEALED))
     made = Segment(path, segment.number, 0, damaged=segment.damaged)
     with fresh_of(made).open("wb") as file:
-        file.write(segment_header(segment.number))
+        file.write(bytes(HEADER_BYTES))
 
         def put(boot: int, kind: int, body: bytes, first: int = 0, frames: int = 0, values: int = 0) -> None:
             batch = pack_batch(segment.number, boot, kind, first, frames, values, body)
@@ -58,16 +59,21 @@ def seal(segment: Segment, offsets: Mapping[int, tuple[int, int | None]]) -> Seg
             put(boot, OFFSET, encode_offset(boot, through, offset_ns))
         made.offsets.update(segment.offsets)
         for boot, kind, catalog, block in _long_blocks(segment, offsets, made):
-            texts = segment.schemas[catalog]
+            texts = segment.texts(catalog)
             if catalog not in made.schemas:
-                put(boot, SCHEMA, encode_texts(catalog, texts))
+                schema = pack_schema(segment.number, boot, encode_schema(catalog, texts))
+                file.write(schema)
+                made.end += len(schema)
                 made.schemas[catalog] = texts
             decimals = [np.array(text.decimals, np.int8) for text in texts]
             body = encode_block(catalog, block, decimals)
             put(boot, kind, body, block.first_seq, len(block), block.n_good)
+        file.seek(0)
+        file.write(segment_header(segment.number, made.end))
         file.flush()
         os.fsync(file.fileno())
     made.size = made.end
+    made.known = segment.known
     return made
 
 

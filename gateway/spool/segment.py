@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -19,16 +20,19 @@ from gateway.spool.record import (
     HEADER_BYTES,
     HELD,
     OFFSET,
+    PAGE_BYTES,
     SCHEMA,
     BatchHead,
     Block,
     body_of,
     catalog_of,
     decode_block,
+    decode_schema,
     head_at,
-    segment_number,
+    is_ours,
+    read_segment_header,
 )
-from gateway.wire.frame_lines import ScanText, decode_texts
+from gateway.wire.frame_lines import ScanText
 from gateway.wire.strict_json import loads, whole
 
 SUFFIX: Final = ".spool"
@@ -50,6 +54,7 @@ class Segment:
     schemas  catalog -> texts, of the schema batches in it;  held  boot -> frames in it
     unfixed  boot -> frames whose stamps are not fixed in it;  offsets  boot -> what fixes them: through which number,
              and the offset of the wall clock, None for the one they have
+    known    schemas of other segments, where its own are damaged
     """
 
     path: Path
@@ -63,6 +68,7 @@ class Segment:
     held: dict[int, RangeSet] = field(default_factory=dict)
     unfixed: dict[int, RangeSet] = field(default_factory=dict)
     offsets: dict[int, tuple[int, int | None]] = field(default_factory=dict)
+    known: Mapping[str, tuple[ScanText, ...]] = field(default_factory=dict)
 
     @property
     def is_sealed(self) -> bool:
@@ -107,6 +113,19 @@ class Segment:
             raise ValueError(f"{self.path.name}: damaged batch at byte {offset}")
         return head, body_of(data, 0, head)
 
+    def leave_out(self, batches: Set[int]) -> None:
+        """Let go of batches of the index."""
+        if batches:
+            kept = [self.batch(i) for i in range(len(self)) if i not in batches]
+            self.index = array("Q", (number for batch in kept for number in batch))
+            self.held = {}
+            for _, boot, first, n, _ in kept:
+                self.held.setdefault(boot, RangeSet()).add(first, first + n - 1)
+
+    def texts(self, catalog: str) -> tuple[ScanText, ...]:
+        """Return how the lines of a catalog's frames look; raises KeyError."""
+        return self.schemas[catalog] if catalog in self.schemas else self.known[catalog]
+
     def block(self, i: int, offsets: Mapping[int, tuple[int, int | None]]) -> tuple[Block, str]:
         """Return the frames of batch i, stamped as `offsets` fixes them, and their catalog.
 
@@ -114,7 +133,7 @@ class Segment:
         """
         head, body = self.read(i)
         catalog = catalog_of(body)
-        block = decode_block(body, head, [len(text.names) for text in self.schemas[catalog]])
+        block = decode_block(body, head, [len(text.names) for text in self.texts(catalog)])
         through, offset_ns = offsets.get(head.boot, (0, None))
         if head.kind == HELD and offset_ns is not None and head.first_seq <= through:
             block = block.moved(offset_ns)
@@ -135,24 +154,24 @@ def segments_in(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found.items())
 
 
-def offsets_of(segments: Iterable[Segment]) -> dict[int, tuple[int, int | None]]:
-    """Return what fixes the stamps of held frames, from all segments."""
-    return {boot: fixed for segment in segments for boot, fixed in segment.offsets.items()}
-
-
 def scan(path: Path, number: int) -> Segment:
     """Return a segment with every batch whose CRC agrees; never raises for what is in the file, only OSError.
 
-    A batch that does not check is skipped up to the next that does; behind the last good one begins free space.
+    A batch that does not check is skipped up to the next that does; behind the last good one begins free space. What
+    cannot be read counts as damaged.
     """
-    data = path.read_bytes()
-    segment = Segment(path, number, len(data))
+    data, n_unread = _read(path)
+    segment = Segment(path, number, len(data), damaged=n_unread, is_left=n_unread > 0)
     magic = BATCH_MAGIC.to_bytes(4, "little")
-    told = segment_number(data[:HEADER_BYTES])
-    if len(data) < HEADER_BYTES or (told != number and _next_good(data, HEADER_BYTES, number, magic) is None):
-        is_recycled = told is not None and told < number  # a cut came between its new name and its new header
-        segment.damaged += bool(data) and not is_recycled and data.count(0) != len(data)
-        return segment
+    told = read_segment_header(data[:HEADER_BYTES])
+    if len(data) < HEADER_BYTES or told is None or told[0] != number:
+        is_recycled = told is not None and told[0] < number  # a cut came between its new name and its new header
+        segment.damaged += not is_recycled
+        if len(data) < HEADER_BYTES or _next_good(data, HEADER_BYTES, number, magic) is None:
+            return segment
+    elif len(data) < told[1]:
+        segment.damaged += 1
+        segment.is_left = True
     at = HEADER_BYTES
     while at < len(data):
         head = head_at(data, at, number)
@@ -174,11 +193,50 @@ def scan(path: Path, number: int) -> Segment:
     return segment
 
 
+def settle(segments: Sequence[Segment]) -> dict[int, tuple[int, int | None]]:
+    """Let segments of a spool make up for each other; returns what fixes the stamps of held frames, from all of them.
+
+    A schema that is damaged in one is known from the others. A batch that stands twice, since its sync was refused
+    and it was written again elsewhere, counts where it was written last.
+    """
+    known = {catalog: texts for segment in segments for catalog, texts in segment.schemas.items()}
+    seen: dict[int, RangeSet] = {}
+    for segment in reversed(segments):
+        segment.known = known
+        repeated = set()
+        for i in reversed(range(len(segment))):
+            _, boot, first, n, _ = segment.batch(i)
+            later = seen.setdefault(boot, RangeSet())
+            if later.covers(first, first + n - 1):
+                repeated.add(i)
+            later.add(first, first + n - 1)
+        segment.leave_out(repeated)
+    return {boot: fixed for segment in segments for boot, fixed in segment.offsets.items()}
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """Return what a file holds, zeros where the disk cannot read it, and how many such pages; raises OSError."""
+    try:
+        return path.read_bytes(), 0
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    pages, n_unread = [], 0
+    with path.open("rb", buffering=0) as file:
+        for at in range(0, os.fstat(file.fileno()).st_size, PAGE_BYTES):
+            try:
+                pages.append(os.pread(file.fileno(), PAGE_BYTES, at))
+            except OSError:
+                pages.append(bytes(PAGE_BYTES))
+                n_unread += 1
+    return b"".join(pages), n_unread
+
+
 def _take(segment: Segment, kind: int, body: bytes) -> None:
     """Take in a batch without frames."""
     try:
         if kind == SCHEMA:
-            catalog, texts = decode_texts(body)
+            catalog, texts = decode_schema(body)
             segment.schemas[catalog] = texts
         elif kind == OFFSET:
             raw = loads(body)
@@ -198,4 +256,6 @@ def _next_good(data: bytes, at: int, number: int, magic: bytes) -> int | None:
 
 def _is_torn(data: bytes, at: int, number: int, magic: bytes) -> bool:
     """Return whether a batch of this segment began behind the last good one: free space is zeros or older numbers."""
-    return data.find(magic + number.to_bytes(4, "little"), at) >= 0
+    if data.find(magic + number.to_bytes(4, "little"), at) >= 0:
+        return True
+    return is_ours(data, at, number) or is_ours(data, at - at % -PAGE_BYTES, number)

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.model.ranges import RangeSet
 from gateway.spool.notes import Meta, read_meta
-from gateway.spool.segment import UNREADABLE, scan, segments_in
+from gateway.spool.segment import UNREADABLE, scan, segments_in, settle
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -18,19 +18,22 @@ def verify(folder: Path) -> dict[str, Any]:
     boots: dict[int, RangeSet] = {}
     frames = values = batches = largest = damaged = 0
     segments, meta, reason = _contents(folder)
+    scanned = []
     for number, path in segments:
         try:
-            segment = scan(path, number)
+            scanned.append(scan(path, number))
         except FileNotFoundError:
             continue  # dropped meanwhile by the gateway whose spool this is
         except OSError as error:
             damaged += 1
             reason = f"{path.name} cannot be read: {error.strerror}"
             continue
+    offsets = settle(scanned)
+    for segment in scanned:
         damaged += segment.damaged
         for i, (_, boot, first, n, n_values) in enumerate(segment.batches()):
             try:
-                segment.block(i, {})
+                segment.block(i, offsets)
             except UNREADABLE:
                 damaged += 1
                 continue

@@ -305,7 +305,8 @@ async def test_frames_of_a_refused_device_wait_in_the_spool_and_nobody_elses():
 
 
 @pytest.mark.parametrize(
-    ("bytes_per_s", "latency_s", "share"), [(2_000, 0.05, 0.3), (20_000, 0.3, 0.2), (1_000_000, 0.01, 0.8)]
+    ("bytes_per_s", "latency_s", "share"),
+    [(2_000, 0.05, 0.7), (20_000, 0.3, 0.7), (256_000, 0.1, 0.7), (1_000_000, 0.01, 0.7)],
 )
 async def test_the_backlog_uses_a_link_and_leaves_a_live_frame_waiting_no_longer_than_a_moment(
     bytes_per_s, latency_s, share
@@ -321,7 +322,7 @@ async def test_the_backlog_uses_a_link_and_leaves_a_live_frame_waiting_no_longer
         except TimeoutError:
             when_s, since_s, n = under_way.pop(0)
             now_s = when_s
-            window.give(n, when_s - since_s)
+            window.give(n, since_s, when_s)
             delivered += n
             continue
         waits.append((now_s, max(0.0, free_s - now_s)))  # of a live frame that came now

@@ -75,5 +75,5 @@ def test_every_flipped_byte_is_noticed():
 def test_a_batch_of_another_segment_is_not_ours():
     batch = record.pack_batch(7, 3, record.FRAMES, 1, 1, 1, b"x")
     assert record.head_at(batch, 0, 8) is None
-    assert record.segment_number(record.segment_header(7)) == 7
-    assert record.segment_number(b"\0" * 4096) is None
+    assert record.read_segment_header(record.segment_header(7, 8192)) == (7, 8192)
+    assert record.read_segment_header(b"\0" * 4096) is None
