@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import pytest
@@ -94,13 +94,18 @@ Operation = Made | Cut | Written | Renamed | Removed | Synced | Said
 
 
 def record(command: Sequence[str], root: Path, **environment: str) -> list[Operation]:
-    """Run a command that ends well; return what it did below `root` and said. Skips the test where strace cannot."""
+    """Run a command that ends well; return what it found below `root`, did there, and said.
+
+    Skips the test where strace cannot.
+    """
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
     if subprocess.run([strace, "-o", os.devnull, "true"], capture_output=True, check=False).returncode:
         pytest.skip("strace is not permitted here")
     trace = root.with_name(root.name + ".trace")
+    found = as_found(root)
+    names = {operation.name for operation in found if isinstance(operation, Made)}
     calls = f"trace={RECORDED},{STRANGE}"
     subprocess.run(
         [strace, "-f", "--seccomp-bpf", "-y", "-xx", "-s", str(LONGEST), "-e", calls, "-o", str(trace), *command],
@@ -109,17 +114,29 @@ def record(command: Sequence[str], root: Path, **environment: str) -> list[Opera
         env={**os.environ, "CORRIDOR_PRINT_COMMITS": "1", **environment},
         check=True,
     )
-    return list(_Reader(root).operations(trace))
+    return [*found, *_Reader(root, names).operations(trace)]
+
+
+def as_found(root: Path) -> list[Operation]:
+    """Return operations that make, for certain, what is below `root` now."""
+    out: list[Operation] = []
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        out.append(Made(name, is_folder=path.is_dir()))
+        if path.is_file():
+            out += [Written(name, 0, path.read_bytes()), Synced(name, data_only=False)]
+        out.append(Synced(str(PurePosixPath(name).parent), data_only=False))
+    return out
 
 
 class _Reader:
     """Turns the lines of a trace into operations."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, names: set[str]) -> None:
         self._root = f"{root}/"
         self._mark = _escaped(f"{root}")
         self._offsets: dict[int, int] = {}  # of open files, for write()
-        self._names: set[str] = set()
+        self._names = names  # that are there
 
     def operations(self, trace: Path) -> Iterator[Operation]:
         begun: dict[str, str] = {}

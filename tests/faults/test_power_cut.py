@@ -20,13 +20,11 @@ def _hurry(monkeypatch):
     hurry(monkeypatch)
 
 
-def recorded(folder, seed=1, boots=BOOTS, commits=COMMITS, without=()):
-    """Return the operations of a writer on a spool folder that was there before."""
-    root = folder / "state"
-    (root / "spool").mkdir(parents=True)
+def recorded(root, seed=1, boots=BOOTS, commits=COMMITS, without=()):
+    """Return the operations of a writer on the folder spool below root, which is there before."""
+    (root / "spool").mkdir(parents=True, exist_ok=True)
     arguments = [str(root / "spool"), str(seed), str(boots), str(commits), *without]
-    written = strace.record([sys.executable, "-m", "tests.faults.writer", *arguments], root)
-    return [Made("spool", is_folder=True), Synced(".", data_only=False), *written]
+    return strace.record([sys.executable, "-m", "tests.faults.writer", *arguments], root)
 
 
 def all_said(operations):
@@ -34,25 +32,26 @@ def all_said(operations):
     return "".join(operation.text for operation in operations if isinstance(operation, Said)).splitlines()
 
 
-def moments(operations):
+def moments(operations, begin=1):
     """Return after how many operations a cut differs from all others: not before something that is only said."""
     n = len(operations)
-    return [i for i in range(1, n + 1) if i == n or not isinstance(operations[i], Said)]
+    return [i for i in range(begin, n + 1) if i == n or not isinstance(operations[i], Said)]
 
 
-async def findings(operations, model, n, folder, seed=1):
+async def findings(operations, model, n, folder, seed=1, told=None, begin=1):
     """Return {(after, fate): what is broken} of n images, or of all with n = 0; each is checked and thrown away.
 
-    Half of the n are of cuts while a segment changes: there stand most of the steps that may be done in a wrong order.
+    `told` is what was promised before operation number `begin`. Half of the n are of cuts while a segment changes:
+    there stand most of the steps that may be done in a wrong order.
     """
     rng = random.Random(seed)
-    wanted = [(after, fate) for after in moments(operations) for fate in FATES]
+    wanted = [(after, fate) for after in moments(operations, begin) for fate in FATES]
     if n:
         changing = [
             cut for cut in wanted if any(isinstance(o, Renamed) for o in operations[max(0, cut[0] - 8) : cut[0] + 8])
         ]
         wanted = {*rng.sample(changing, n // 2), *rng.sample(wanted, n - n // 2)}
-    told, out = Promises(), {}
+    told, out = told or Promises(), {}
     for k, cut in enumerate(cuts(operations, model, wanted, rng)):
         for line in cut.said:
             told.hear(line)
@@ -69,7 +68,7 @@ async def findings(operations, model, n, folder, seed=1):
 
 @pytest.mark.parametrize("model", MODELS)
 async def test_a_power_cut_breaks_no_promise(tmp_path, model):
-    operations = recorded(tmp_path)
+    operations = recorded(tmp_path / "state")
     assert Promises(all_said(operations)).dropped > 0  # not all of what went was acknowledged
     assert await findings(operations, model, 60, tmp_path) == {}
 
@@ -79,13 +78,29 @@ async def test_a_power_cut_breaks_no_promise(tmp_path, model):
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("model", MODELS)
 async def test_a_power_cut_at_any_step_breaks_no_promise(tmp_path, model, seed):
-    operations = recorded(tmp_path, seed)
+    operations = recorded(tmp_path / "state", seed)
     assert len(moments(operations)) * len(FATES) > 1000
     assert await findings(operations, model, 0, tmp_path, seed) == {}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_power_cut_after_a_power_cut_breaks_no_promise(tmp_path, model):
+    operations = recorded(tmp_path / "state")
+    rng = random.Random(5)
+    for k in range(12):
+        (cut,) = cuts(operations, model, [(rng.choice(moments(operations)), "random")], rng)
+        told = Promises(cut.said)
+        root = tmp_path / f"second-{k}"
+        lay_out(cut.image, root)
+        begin = len(strace.as_found(root))
+        second = recorded(root, k, boots=1, commits=20)
+        assert await findings(second, model, 40, tmp_path, k, told, begin) == {}, (cut.after, k)
+
+
 async def test_a_spool_that_does_not_wait_for_the_disk_is_found_out(tmp_path):
-    operations = recorded(tmp_path, boots=1, commits=20, without=["fdatasync"])
+    operations = recorded(tmp_path / "state", boots=1, commits=20, without=["fdatasync"])
     for model in MODELS:
         assert len(await findings(operations, model, 8, tmp_path)) >= 2
 
@@ -93,7 +108,7 @@ async def test_a_spool_that_does_not_wait_for_the_disk_is_found_out(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("without", BREAKS)
 async def test_every_sync_is_needed(tmp_path, without):
-    operations = recorded(tmp_path, without=[without])
+    operations = recorded(tmp_path / "state", without=[without])
     for model in MODELS:
         assert await findings(operations, model, 60, tmp_path)
 
