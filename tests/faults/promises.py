@@ -38,6 +38,7 @@ from gateway.spool.disk import DiskSpool
 from gateway.spool.record import SpooledFrame
 from gateway.spool.spool import START
 from gateway.wire.frame_lines import ScanText
+from tests.contract.test_spools import everything
 from tests.gateway import frames
 
 MAX_BYTES: Final = 1_000_000  # the smallest cap that a configuration may ask for: it rotates and drops soon
@@ -234,7 +235,7 @@ def keys(boots: Mapping[int, tuple[int, int]]) -> set[Key]:
 async def _backlog(spool: DiskSpool, promises: Promises) -> set[Key]:
     """Return all frames of a spool without acknowledgements; what differs from what was appended is broken."""
     position, found, wrong = START, [], []
-    while batch := await spool.unsent(position, lambda boot, seq: True):
+    while batch := await spool.unsent(position, everything):
         position = batch.position
         found += [(batch.boot, frame.seq) for frame in batch.frames]
         is_right = batch.texts == TEXTS

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.spool.spool import START
+from tests.contract.test_spools import everything
 from tests.faults.promises import MAX_BYTES, Promises, broken, frame, hurry, n_good, opened, size
 from tests.faults.writer import tell
 from tests.gateway import frames
@@ -25,9 +26,6 @@ SLOW = [pytest.mark.slow, pytest.mark.timeout(900)]
 COMMITS = 40  # 1.3 MB: ten segments, of which six fit
 
 # What is known to be wrong: the tests that show it are expected to fail until it is put right.
-SPLIT = "of a commit that needs two batches, of which one is written and one refused, both are written again"
-TWICE = "a batch whose sync was refused stays in its segment when it is written again into the next one"
-READ = "a read that is refused once is taken as damage for ever"
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +127,6 @@ async def count_asked(folder, disk):
     return disk.n
 
 
-@pytest.mark.xfail(strict=False, reason=f"at some steps: {TWICE}")
 @pytest.mark.parametrize(
     ("every", "length"),
     [
@@ -151,7 +148,6 @@ async def test_a_refusal_at_any_step_breaks_no_promise(tmp_path, monkeypatch, ev
     assert wrong == {}
 
 
-@pytest.mark.xfail(strict=False, reason=f"with some seeds: {TWICE}; {SPLIT}")
 @pytest.mark.parametrize("share", [0.02, pytest.param(0.2, marks=SLOW), pytest.param(0.5, marks=SLOW)])
 @pytest.mark.parametrize("seeds", [1, pytest.param(25, marks=SLOW)])
 async def test_a_disk_that_refuses_now_and_then_breaks_no_promise(tmp_path, monkeypatch, share, seeds):
@@ -166,7 +162,6 @@ async def test_a_disk_that_refuses_now_and_then_breaks_no_promise(tmp_path, monk
     assert wrong == {}
 
 
-@pytest.mark.xfail(strict=True, reason=SPLIT)
 async def test_a_commit_that_is_refused_behind_its_first_batch_is_not_written_twice(tmp_path, monkeypatch):
     for behind in range(2, 20, 2):
         folder = tmp_path / f"behind-{behind}"
@@ -183,7 +178,6 @@ async def test_a_commit_that_is_refused_behind_its_first_batch_is_not_written_tw
             assert await broken(folder, promises) == []
 
 
-@pytest.mark.xfail(strict=True, reason=TWICE)
 async def test_a_batch_whose_sync_is_refused_is_not_there_twice(tmp_path, monkeypatch):
     for at in range(1, 16):
         folder = tmp_path / f"at-{at}"
@@ -197,10 +191,11 @@ async def test_a_batch_whose_sync_is_refused_is_not_there_twice(tmp_path, monkey
             disk.refuse = lambda n, call, at=begun + at: errno.EIO if n == at else None
             await commit(spool, promises, 10)  # fits, and is refused at some step
             await commit(spool, promises, 10)  # both together do not fit
+            disk.refuse = lambda n, call: None
+            await commit(spool, promises, 1)
             assert await broken(folder, promises) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a segment that could not get its new name is forgotten until the next start")
 async def test_the_cap_holds_although_segments_cannot_get_their_new_names(tmp_path, disk):
     spool = opened(tmp_path / "spool")
     promises = Promises([f"BOOT {spool.boot}"])
@@ -214,13 +209,12 @@ async def test_the_cap_holds_although_segments_cannot_get_their_new_names(tmp_pa
     assert promises.broken == []
 
 
-@pytest.mark.xfail(strict=True, reason=READ)
 async def test_a_read_that_is_refused_once_loses_nothing(tmp_path, disk):
     spool = opened(tmp_path / "spool")
     await commit(spool, Promises([f"BOOT {spool.boot}"]))
     refused = disk.n_read + 1
     disk.refuse_read = lambda n, call: errno.EIO if n == refused else None
-    await spool.unsent(START, lambda boot, seq: True)
+    await spool.unsent(START, everything)
     assert spool.statistics().unsent == BATCH
     assert not spool.is_acked(spool.boot, 1)
 
@@ -228,9 +222,9 @@ async def test_a_read_that_is_refused_once_loses_nothing(tmp_path, disk):
 @pytest.mark.parametrize(
     "at",
     [
-        pytest.param(1, marks=pytest.mark.xfail(strict=True, reason="meta that cannot be read is begun anew")),
+        1,
         2,
-        pytest.param(-1, marks=pytest.mark.xfail(strict=True, reason="the newest segment is written over")),
+        -1,
     ],
     ids=["meta", "the oldest segment", "the newest segment"],
 )
@@ -342,9 +336,6 @@ async def test_a_spool_that_starts_on_a_read_only_disk_is_written_when_that_turn
         assert await broken(disk / "spool", promises) == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="meta learns of a boot number that it could not take only when frames are dropped"
-)
 async def test_a_boot_number_that_was_given_on_a_read_only_disk_is_remembered_when_that_turns_writable(tmp_path):
     with mounted(tmp_path / "disk", 2_000_000) as disk:
         await commit(opened(disk / "spool"), Promises(["BOOT 1"]))

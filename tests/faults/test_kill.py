@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model.ranges import RangeSet
-from gateway.spool.disk import verify
+from gateway.spool.verify import verify
 from hil_tests import bench as benches
 from tests.faults.promises import Promises, broken, hurry
 from tests.faults.strace import HERE

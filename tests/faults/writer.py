@@ -23,10 +23,12 @@ from gateway.model.ranges import RangeSet
 from gateway.spool.disk import DiskSpool
 from gateway.spool.spool import START
 from gateway.wire.lines import as_ranges
+from tests.contract.test_spools import everything
 from tests.faults.promises import frame, held_text, known, opened
 
 Say = Callable[[str], None]
 LARGEST_COMMIT: Final = 14  # frames, 56 KB: less than half of a segment
+TIDY_SHARE: Final = 0.5  # of the commits after which a full segment is sealed
 ACK_SHARE: Final = 0.2  # of the commits after which a batch is acknowledged: so most of what goes is unsent
 
 
@@ -49,8 +51,10 @@ async def write(folder: Path, rng: random.Random, commits: int, say: Say) -> Dis
             spool.append(frame(spool.boot, spool.next_seq))
         say(f"APPENDED {spool.boot} {spool.next_seq - 1}")
         await spool.commit()
+        if rng.random() < TIDY_SHARE:
+            await spool.tidy()
         tell(spool, say)
-        if rng.random() < ACK_SHARE and (batch := await spool.unsent(position, lambda boot, seq: True)):
+        if rng.random() < ACK_SHARE and (batch := await spool.unsent(position, everything)):
             position = batch.position if rng.random() < 0.8 else START
             taken = batch.frames[: rng.choice((len(batch.frames), len(batch.frames) // 2 + 1))]
             for first, last in as_ranges(sent.seq for sent in taken):
