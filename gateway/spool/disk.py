@@ -11,6 +11,7 @@ Invariants
     folder | meta, cursor      see notes.py
            | NNNNNNNNNN.spool   segments of one size, written once ahead; see record.py. One whose frames stand in a
            |                    sealed one is used again under a new number and keeps its old bytes meanwhile
+           | spare              one that was written ahead and waits for its number
            | NNNNNNNNNN.sealed  a segment that was full, written anew in long blocks; see seal.py
 """
 
@@ -64,7 +65,9 @@ MAX_PENDING_VALUES: Final = 1_000_000  # 12 MB: what waits in memory while the d
 PENDING_FRAMES: Final = 1_000  # that go to the broker from memory at a time while the disk refuses
 BATCH_ROOM: Final = 64  # header and padding of one batch
 OFFSET_ROOM: Final = 192  # the batch that fixes stamps
-SPARES: Final = 1  # files of sealed segments that wait for a new number
+SPARES: Final = 1  # files of segments' size that wait for a number: those of sealed ones, or made ahead
+SPARE: Final = "spare"  # one that was made ahead
+FIRST_BYTES: Final = 256 * 1024  # of a new spool's first segment: a small one is made in a moment, others ahead
 STATES: Final[dict[int, SpoolState]] = {
     errno.ENOSPC: "full",
     errno.EDQUOT: "full",
@@ -141,6 +144,7 @@ class DiskSpool:
         self._segments: list[Segment] = []
         self._spares: list[Path] = []
         self._sealing: Segment | None = None
+        self._preparing = 0  # bytes of a file that is being made
         self._unsealable: set[int] = set()
         self._offsets: dict[int, tuple[int, int | None]] = {}
         self._unsaved_offsets: list[int] = []
@@ -164,7 +168,7 @@ class DiskSpool:
         """Read what the folder holds and take the next boot number; raises OSError."""
         _make_folder(self._folder)
         self._meta = read_meta(self._folder)
-        self._segments, self._committed, self._damaged = [], {}, {}
+        self._segments, self._spares, self._committed, self._damaged = [], [], {}, {}
         self._recover()
         acked, again = self._cursor.read()
         with self._guard:
@@ -396,7 +400,10 @@ class DiskSpool:
                 self._pending_values -= self._pending.popleft().value.size
 
     async def tidy(self) -> None:
-        """Seal one segment that is full, if there is one; commits go on meanwhile."""
+        """Make the next segment ahead, or seal one that is full, if there is one; commits go on meanwhile."""
+        if self._is_open and not self._spares and self._is_half_full():
+            await self._prepare()
+            return
         async with self._lock:
             segment = self._next_to_seal()
             if segment is None or not await asyncio.to_thread(self._try, lambda: self._make_room(segment.end)):
@@ -416,6 +423,28 @@ class DiskSpool:
             self._sealing = None
         async with self._lock:
             await asyncio.to_thread(self._try, lambda: self._swap(segment, made))
+
+    def _is_half_full(self) -> bool:
+        """Return whether the segment that is written will soon be full."""
+        last = self._segments[-1] if self._segments else None
+        return last is not None and (last.is_sealed or 2 * last.end > last.size)
+
+    async def _prepare(self) -> None:
+        """Write a file of a segment's size ahead, so that no commit has to wait for that."""
+        path = self._folder / SPARE
+        async with self._lock:
+            if not await asyncio.to_thread(self._try, lambda: self._make_room(self._segment_bytes, keep=True)):
+                return
+            self._preparing = self._segment_bytes
+        try:
+            await asyncio.to_thread(_make_zeroed, path, b"", self._segment_bytes)
+        except OSError as error:
+            log.debug("spool: %s cannot be made: %s", path.name, error)
+            return
+        finally:
+            self._preparing = 0
+        self.prepared += self._segment_bytes
+        self._spares.append(path)
 
     def _next_to_seal(self) -> Segment | None:
         """Return the oldest segment that is full and not sealed, once all its stamps are fixed."""
@@ -445,7 +474,10 @@ class DiskSpool:
             for boot, spans in segment.held.items():
                 for first, last in spans:
                     self._damaged.setdefault(boot, RangeSet()).add(first, last)
-        self._spares.append(segment.path)
+        if segment.size == self._segment_bytes:
+            self._spares.append(segment.path)
+        else:
+            segment.path.unlink(missing_ok=True)
         while len(self._spares) > SPARES:
             self._spares.pop(0).unlink(missing_ok=True)
 
@@ -611,8 +643,11 @@ class DiskSpool:
                 return last
         number = 1 + max(self._meta.dropped_through, self._segments[-1].number if self._segments else 0)
         path = self._folder / name_of(number)
-        header = segment_header(number, self._segment_bytes)
-        if used := self._spares.pop(0) if self._spares else self._make_room(self._segment_bytes):
+        size = self._segment_bytes
+        if not (self._segments or self._spares) and n_bytes + schema_bytes < FIRST_BYTES - HEADER_BYTES:
+            size = min(size, FIRST_BYTES)
+        header = segment_header(number, size)
+        if used := self._spares.pop(0) if self._spares else self._make_room(size):
             try:
                 used.rename(path)
             except OSError:
@@ -620,22 +655,27 @@ class DiskSpool:
                 raise
             _write_at(path, header)
         else:
-            _make_zeroed(path, header, self._segment_bytes)
-            self.prepared += self._segment_bytes
+            _make_zeroed(path, header, size)
+            self.prepared += size
         sync_folder(self._folder)
-        segment = Segment(path, number, self._segment_bytes)
+        segment = Segment(path, number, size)
         self._segments.append(segment)
         return segment
 
     def _used(self) -> int:
         """Return the bytes of all segments, of files that wait for a number, and of one that is being sealed."""
         sealing = self._sealing.end if self._sealing else 0
-        return sum(s.size for s in list(self._segments)) + len(self._spares) * self._segment_bytes + sealing
+        return (
+            sum(s.size for s in list(self._segments))
+            + len(self._spares) * self._segment_bytes
+            + sealing
+            + self._preparing
+        )
 
-    def _make_room(self, n_bytes: int) -> Path | None:
+    def _make_room(self, n_bytes: int, *, keep: bool = False) -> Path | None:
         """Drop the oldest segments until n_bytes more fit; returns the file of one that can be used again.
 
-        With 0 it only brings the folder below a max_bytes that was lowered.
+        With 0 it only brings the folder below a max_bytes that was lowered; with `keep` no file is used again.
         """
         recycled: Path | None = None
         while self._segments and self._used() + n_bytes > self._max_bytes - RESERVED_BYTES:
@@ -646,7 +686,7 @@ class DiskSpool:
             if oldest.number > self._meta.dropped_through:  # else it is counted already, and the disk kept the file
                 self._account(oldest)
             is_usable = not oldest.is_sealed and oldest is not self._sealing and _size(oldest.path) == n_bytes
-            if n_bytes == self._segment_bytes and is_usable and recycled is None:
+            if n_bytes == self._segment_bytes and is_usable and recycled is None and not keep:
                 recycled, n_bytes = oldest.path, 0
             else:
                 oldest.path.unlink(missing_ok=True)
@@ -728,7 +768,7 @@ class DiskSpool:
             if segment.damaged:
                 log.error("spool: %s: %d damaged places skipped", path.name, segment.damaged)
             self._segments.append(segment)
-            if segment.is_sealed and (other := path.with_suffix(SUFFIX)).exists():
+            if segment.is_sealed and _size(other := path.with_suffix(SUFFIX)) == self._segment_bytes:
                 self._spares.append(other)
         self._offsets = settle(self._segments) | self._offsets
         for segment in self._segments:
@@ -739,6 +779,11 @@ class DiskSpool:
             if path.stem.isdecimal() and int(path.stem) in sealed and path not in self._spares[:SPARES]:
                 path.unlink()
         del self._spares[SPARES:]
+        spare = self._folder / SPARE
+        if not self._spares and _size(spare) == self._segment_bytes:
+            self._spares.append(spare)
+        else:
+            spare.unlink(missing_ok=True)
 
     def _write_meta(self) -> None:
         with self._guard:

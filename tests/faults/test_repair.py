@@ -41,8 +41,8 @@ def ledger(state: Path) -> Report:
 
 
 def committed(folder: Path) -> set[int]:
-    (spans,) = verify(folder / "gw" / "spool")["boots"].values()
-    return {seq for first, last in spans for seq in range(first, last + 1)}
+    found = verify(folder / "gw" / "spool")["boots"]
+    return {0} | {seq for spans in found.values() for first, last in spans for seq in range(first, last + 1)}
 
 
 def stored(path: Path) -> Counter[int]:

@@ -282,12 +282,12 @@ async def test_a_boot_number_never_comes_twice_although_the_disk_cannot_remember
 
 async def test_a_cap_that_was_lowered_holds_from_the_start_and_what_goes_is_counted(tmp_path):
     spool = opened(tmp_path, 20_000_000)
-    for _ in range(4):
+    for _ in range(40):
         await fill(spool, 400)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 1_000_000
     again = opened(tmp_path, 1_000_000)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
-    assert again.statistics().dropped == 1600
+    assert again.statistics().dropped == 16_000
     await fill(again, 3)
     assert [f.seq for f in await unsent(again)] == [1, 2, 3]
 
@@ -449,3 +449,36 @@ async def test_a_commit_touches_as_few_pages_as_its_batch_can(tmp_path, n):
         assert spool.statistics().written - before == -(-batch // PAGE_BYTES) * PAGE_BYTES
     found = verify(tmp_path)
     assert (found["ok"], found["frames"]) == (True, 31 * n)
+
+
+async def test_no_commit_waits_for_the_next_segment_to_be_made(tmp_path, monkeypatch):
+    spool = opened(tmp_path, 4_000_000)
+    await fill(spool, 10)
+    made = []
+    make = disk._make_zeroed
+    monkeypatch.setattr(disk, "_make_zeroed", lambda path, *rest: made.append(path.name) or make(path, *rest))
+    while spool._segments[-1].number < 4:
+        await fill(spool, 100)
+        await spool.tidy()
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4_000_000
+    assert set(made) == {"spare"}
+    assert spool.statistics().prepared < 2 * 500_000 + 262_144 + 1
+    again = opened(tmp_path, 4_000_000)
+    assert again.statistics().bytes <= 4_000_000
+    assert len(await unsent(again)) == spool.next_seq - 1
+
+
+async def test_a_spare_that_was_made_ahead_is_used_after_a_restart(tmp_path):
+    spool = opened(tmp_path, 4_000_000)
+    while not (tmp_path / "spare").exists():
+        await fill(spool, 100)
+        await spool.tidy()
+    inode = (tmp_path / "spare").stat().st_ino
+    again = opened(tmp_path, 4_000_000)
+    while again._segments[-1].number < 2:
+        await fill(again, 100)
+    assert (tmp_path / "0000000002.spool").stat().st_ino == inode
+    assert not (tmp_path / "spare").exists()
+    (tmp_path / "spare").write_bytes(b"of another size")
+    opened(tmp_path, 4_000_000)
+    assert not (tmp_path / "spare").exists()
