@@ -425,9 +425,9 @@ class DiskSpool:
             await asyncio.to_thread(self._try, lambda: self._swap(segment, made))
 
     def _is_half_full(self) -> bool:
-        """Return whether the segment that is written will soon be full."""
+        """Return whether the segment that is written will soon be full, as the first one always is."""
         last = self._segments[-1] if self._segments else None
-        return last is not None and (last.is_sealed or 2 * last.end > last.size)
+        return last is not None and (last.size < self._segment_bytes or 2 * last.end > last.size)
 
     async def _prepare(self) -> None:
         """Write a file of a segment's size ahead, so that no commit has to wait for that."""
