@@ -287,7 +287,6 @@ class Gateway:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.publisher.run(client), name="data")
-                tasks.create_task(client.unanswered(), name="unanswered")
                 tasks.create_task(self._greet(client), name="greet")
                 tasks.create_task(self._tell_events(client), name="events")
                 tasks.create_task(self._tell_health(client), name="health")

@@ -304,3 +304,35 @@ async def influx2_front(influxd_port: int) -> AsyncIterator[Front]:
         released.set()
         await runner.cleanup()
         await engine.close()
+
+
+@contextlib.asynccontextmanager
+async def websocket(port: int) -> AsyncIterator[int]:
+    """A WebSocket before a broker's port, as in front of most brokers of a cloud; yields its own port."""
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        front = web.WebSocketResponse(protocols=("mqtt",))
+        await front.prepare(request)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def back() -> None:
+            while data := await reader.read(4096):
+                await front.send_bytes(data)
+
+        answers = asyncio.create_task(back())
+        async for message in front:
+            writer.write(message.data)
+        answers.cancel()
+        writer.close()
+        return front
+
+    application = web.Application()
+    application.router.add_get("/mqtt", serve)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -3,11 +3,14 @@
 aiomqtt hides a refused publish and lets one in flight wait out its timeout when the broker dies; the subclass here
 mends both. `send`, the way of the data, makes its PUBLISH and reads its PUBACK itself and goes straight to the socket:
 through both libraries one small message costs a fifth of all that a poll costs more, and neither of them keeps to the
-number of messages that the broker takes at a time. It reaches into private names of aiomqtt 2.5 (`_client`,
-`_pending_publishes`, `_pending_call`, `_wait_for`, `_on_publish`, `_on_connect`, `_disconnected`,
-`_on_socket_register_write`) and of paho-mqtt 2 (`_sockpairR`, `_sockpairW`, `_mid_generate`, `_sock_send`,
-`_sock_close`, `_packet_queue`, `_handle_pubackcomp`, `_in_packet`, `_out_messages`, `_inflight_messages`,
-`_max_inflight_messages`, `_update_inflight`), which tests/gateway/wire/test_client.py pins.
+number of messages that the broker takes at a time. Nor is the keepalive paho's: it notices a frozen broker after two
+of them, and takes a thin link for one; every connection has a `Watchdog` instead. It reaches into private names of
+aiomqtt 2.5 (`_client`, `_pending_publishes`, `_pending_call`, `_wait_for`, `_on_publish`, `_on_connect`, `_connected`,
+`_disconnected`, `_misc_loop`, `_misc_task`, `_on_socket_register_write`) and of paho-mqtt 2 (`_sockpairR`,
+`_sockpairW`, `_mid_generate`, `_sock_send`, `_sock_close`, `_packet_queue`, `_send_simple_command`,
+`_handle_pubackcomp`, `_in_packet`, `_out_messages`, `_inflight_messages`, `_max_inflight_messages`,
+`_update_inflight`, `_last_bytes_received`, `_keepalive`, `_WebsocketWrapper._socket`), which
+tests/gateway/wire/test_client.py pins.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import socket
 import ssl
@@ -33,12 +37,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from gateway.model.corridor import MqttSpec
+from gateway.wire.watchdog import Traffic, Watchdog, traffic_of
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE_S: Final = 10  # paho notices a frozen broker after two of these
-ACK_TIMEOUT_S: Final = 8.0  # a broker that takes longer for one PUBACK is as good as away
-UNANSWERED_S: Final = 60.0  # nothing of what was sent is acknowledged: a large message on a thin link takes half of it
+KEEPALIVE_S: Final = 10  # a frozen broker is noticed within one and a half of these
+ACK_TIMEOUT_S: Final = 20.0  # alive, but without this PUBACK; behind a thin link's own buffer it takes a while
+UNANSWERED_S: Final = 60.0  # it answers pings and acknowledges nothing of what was sent
 CONNECT_TIMEOUT_S: Final = 5.0  # for TCP with TLS, then for CONNACK: satellite round trips, and reserve
 DISCONNECT_S: Final = 0.2  # for the last packet to find room in the socket: SIGTERM must end within 2 s
 BACKOFF_FIRST_S: Final = 0.1
@@ -49,6 +54,7 @@ ONLY_3_1_1: Final = "%s speaks MQTT 3.1.1 only: no reason codes, no shared subsc
 PACKET_TOO_LARGE: Final = 0x95
 MAX_PACKET_BYTES: Final = 268_435_455  # what the length field of MQTT holds, where the broker names no limit
 PUBLISH_OVERHEAD_BYTES: Final = 10  # fixed header 5, topic length 2, packet id 2, no properties 1
+PINGREQ: Final = 0xC0
 PUBLISH_QOS_1: Final = 0x32  # first byte of the packet: not a duplicate, not retained
 SUCCESS: Final = 0  # of a PUBACK; where it says nothing it means this
 UNSUPPORTED_VERSION: Final = (1, 132)  # CONNACK of 3.1.1 and of 5
@@ -83,9 +89,11 @@ class Client(aiomqtt.Client):
     def __init__(self, hostname: str, port: int, *, manual_ack: bool, **options: Any) -> None:
         super().__init__(hostname, port, **options)
         self.is_v5 = options["protocol"] is aiomqtt.ProtocolVersion.V5
+        self.given_up = ""  # why, once the broker was
         self._refused: dict[int, ReasonCode] = {}
         self._sent: dict[int, Acked] = {}
         self._answered_s = 0.0  # when one of them was acknowledged last, or the first one sent
+        self._busy_s = 0.0  # when the link was last seen at work on something, theirs or ours, that takes its time
         self._queued: deque[tuple[str, bytes, Acked]] = deque()  # beyond what the broker takes at a time
         self._window = IN_FLIGHT
         self._paho_puback = self._client._handle_pubackcomp
@@ -235,13 +243,31 @@ class Client(aiomqtt.Client):
         """Acknowledge a received message now; for clients connected with manual_ack."""
         self._client.ack(message.mid, message.qos)
 
-    async def unanswered(self) -> None:
-        """Wait until a broker that may answer pings acknowledges nothing of what was sent, then raise MqttError."""
-        left_s = UNANSWERED_S
-        while left_s > 0:
-            await asyncio.sleep(left_s)
-            left_s = UNANSWERED_S - (self._loop.time() - self._answered_s if self._sent else 0.0)
-        raise MqttError(f"no message was acknowledged for {UNANSWERED_S:g} s")
+    async def _misc_loop(self) -> None:
+        """Watch the connection for as long as its socket is open; aiomqtt has paho do that."""
+        await asyncio.wait({self._connected})
+        watchdog: Watchdog | None = None
+        while (way := self._client.socket()) is not None:
+            now_s, traffic = self._loop.time(), _traffic(way)
+            watchdog = watchdog or Watchdog(self._keepalive, now_s, traffic)
+            is_reading = self._client._in_packet["command"] != 0
+            watchdog.look(now_s, self._client._last_bytes_received, traffic, is_reading=is_reading)
+            self._busy_s = watchdog.busy_s
+            if watchdog.is_silent:
+                self._give_up(f"the broker answers nothing for {watchdog.silent_s:.0f} s")
+            elif self._sent and now_s - max(self._answered_s, self._busy_s) > UNANSWERED_S:
+                self._give_up(f"no message was acknowledged for {UNANSWERED_S:g} s")
+            elif watchdog.asks(self._client._keepalive or math.inf):  # the broker may have named another, or none
+                self._client._send_simple_command(PINGREQ)
+            await asyncio.sleep(watchdog.look_s)
+
+    def _give_up(self, why: str) -> None:
+        """End the connection as if it were lost: everything that waits for it fails at once."""
+        self.given_up = why
+        if not self._disconnected.done():
+            self._disconnected.set_exception(MqttError(why))
+            self._disconnected.exception()  # a session that ends otherwise waits for it no more, and asyncio complains
+        self._client._sock_close()
 
     async def lost(self) -> None:
         """Wait until the connection is gone, then raise MqttError."""
@@ -288,15 +314,33 @@ class Client(aiomqtt.Client):
             return await super()._wait_for(fut, DISCONNECT_S)
         if fut is self._connected:
             self.is_opened, timeout = True, CONNECT_TIMEOUT_S
-        answer = asyncio.ensure_future(super()._wait_for(fut, timeout))
-        ends = {answer, self._disconnected, self._hung_up}
+        answer = asyncio.ensure_future(super()._wait_for(fut, math.inf))
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await self._wait_while_busy({answer, self._disconnected, self._hung_up}, timeout or self.timeout)
             if answer.done() or (fut is self._connected and fut.done() and fut.exception()):
                 return await answer  # a broker that refuses hangs up as well, and has said why
-            raise MqttError("the broker hung up" if fut is self._connected else "connection lost while waiting")
+            raise MqttError(
+                "the broker hung up" if fut is self._connected else self.given_up or "connection lost while waiting"
+            )
         finally:
             answer.cancel()
+
+    async def _wait_while_busy(self, ends: set[asyncio.Future[Any]], timeout_s: float) -> None:
+        """Wait for the first of them; raises MqttError after so long, not counting what a thin link takes."""
+        began_s = self._loop.time()
+        while left_s := max(0.0, max(began_s, self._busy_s) + timeout_s - self._loop.time()):
+            done, _ = await asyncio.wait(ends, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return
+        raise MqttError(f"no answer for {timeout_s:g} s")
+
+
+def _traffic(way: Any) -> Traffic:
+    """Return what the kernel knows of paho's socket, or of that below the wrapper that it makes for a WebSocket.
+
+    There a front may send pings of its own for a broker that is frozen.
+    """
+    return traffic_of(getattr(way, "_socket", way), is_broker=not hasattr(way, "_socket"))
 
 
 def _raise(error: BaseException) -> None:
@@ -325,7 +369,7 @@ def _client(url: str, spec: MqttSpec, identifier: str, v5: bool, options: dict[s
         "transport": "websockets" if parts.scheme in ("ws", "wss") else "tcp",
         "websocket_path": (parts.path or "/mqtt") if parts.scheme in ("ws", "wss") else None,
         "timeout": ACK_TIMEOUT_S,
-        "keepalive": KEEPALIVE_S,
+        "keepalive": options["keepalive_s"],
         "max_inflight_messages": IN_FLIGHT,
         "socket_options": ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),  # else Nagle holds a small publish for 40 ms
         "tls_context": _tls(spec) if secure else None,
@@ -364,12 +408,13 @@ async def keep_connected(
     session_expiry_s: int = 0,
     manual_ack: bool = False,
     receive_maximum: int | None = None,
+    keepalive_s: int = KEEPALIVE_S,
 ) -> None:
     """Connect, run `session` on the connection, and begin again whenever it is lost, until cancelled.
 
     MQTT 5, or 3.1.1 with a broker that cannot (said once). The URLs are tried in turn; the wait between attempts is
-    capped and jittered. `on_state(up, what)` hears of every change. A session that returns ends the whole; what it
-    raises other than MqttError propagates.
+    capped and jittered. `on_state(up, what)` hears of every change. A broker that answers nothing for 1.5 keepalives is
+    left. A session that returns ends the whole; what it raises other than MqttError propagates.
     """
     loop = asyncio.get_running_loop()
     delay_s, attempt, known, v5 = BACKOFF_FIRST_S, 0, "", dict.fromkeys(spec.urls, True)
@@ -385,6 +430,7 @@ async def keep_connected(
             "session_expiry_s": session_expiry_s,
             "manual_ack": manual_ack,
             "receive_maximum": receive_maximum,
+            "keepalive_s": keepalive_s,
         }
         began, client = None, None
         try:
@@ -412,7 +458,8 @@ async def keep_connected(
         except (MqttError, OSError, ValueError) as error:
             if began is not None and not isinstance(error, MqttError | OSError):
                 raise  # the session's own; a URL, a name or a file that nothing can be made of fails before it
-            known = _tell(on_state, False, f"{url}: {error}", known)
+            why = client.given_up if client else ""
+            known = _tell(on_state, False, f"{url}: {why or error}", known)
         if url not in proven and client is not None and client.is_opened:
             v5[url] = not v5[url]  # no CONNACK: some brokers of 3.1.1 meet an unknown version so
         if began is not None and loop.time() - began > STABLE_S:

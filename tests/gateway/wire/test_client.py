@@ -8,7 +8,6 @@ import threading
 import time
 
 import pytest
-from aiohttp import web
 
 from gateway.model.corridor import MqttSpec
 from gateway.wire.client import Client, MqttError, Rejected, Will, keep_connected
@@ -103,14 +102,14 @@ async def test_a_broker_that_acknowledges_nothing_is_left(monkeypatch):
     from gateway.wire import client as module
 
     monkeypatch.setattr(module, "UNANSWERED_S", 0.3)
-    sessions = []
+    sessions, told = [], []
 
     async def serve(reader, writer):
         await reader.readexactly(2)
         writer.write(bytes((0x20, 3, 0, 0, 0)))
         with contextlib.suppress(ConnectionError):
             while await reader.read(100):
-                pass
+                writer.write(b"\xd0\0")
         writer.close()
 
     async def session(client):
@@ -118,12 +117,14 @@ async def test_a_broker_that_acknowledges_nothing_is_left(monkeypatch):
         if len(sessions) == 2:
             return
         client.send("a/b", b"1", sessions.append)
-        await client.unanswered()
+        await client.lost()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        await connected(server.sockets[0].getsockname()[1], session)
+        port = server.sockets[0].getsockname()[1]
+        await connected(port, session, keepalive_s=1, on_state=lambda _, what: told.append(what))
     assert len(sessions) == 2
+    assert told[1].endswith("no message was acknowledged for 0.3 s")
 
 
 async def test_what_the_broker_would_hang_up_on_is_refused_here(tmp_path):
@@ -348,38 +349,6 @@ async def test_a_broker_that_hangs_up_before_it_answers_is_noticed_at_once():
     assert calls[4] - calls[0] < 4 * 4.0  # waiting for CONNACK would take 5 s each
 
 
-@contextlib.asynccontextmanager
-async def websocket(port):
-    """A WebSocket before a broker's port, as in front of most brokers of a cloud; yields its own port."""
-
-    async def serve(request):
-        front = web.WebSocketResponse(protocols=("mqtt",))
-        await front.prepare(request)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-
-        async def back():
-            while data := await reader.read(4096):
-                await front.send_bytes(data)
-
-        answers = asyncio.create_task(back())
-        async for message in front:
-            writer.write(message.data)
-        answers.cancel()
-        writer.close()
-        return front
-
-    application = web.Application()
-    application.router.add_get("/mqtt", serve)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
-
-
 async def test_a_broker_behind_a_websocket_acknowledges_all_the_same(mosquitto):
     async def session(client):
         await client.subscribe("a/#", qos=1)
@@ -391,7 +360,7 @@ async def test_a_broker_behind_a_websocket_acknowledges_all_the_same(mosquitto):
         sizes = [len((await anext(client.messages)).payload) for _ in range(201)]
         assert sorted(sizes) == sorted([*range(0, 40_000, 200), 4])
 
-    async with websocket(mosquitto.port) as port, asyncio.timeout(20):
+    async with servers.websocket(mosquitto.port) as port, asyncio.timeout(20):
         url = f"ws://127.0.0.1:{port}/mqtt"
         await keep_connected(MqttSpec((url,), None, None), "test", session)
 
@@ -444,7 +413,7 @@ async def test_a_message_larger_than_the_socket_takes_arrives_whole(mosquitto, s
         assert sorted(found) == sorted([*payloads, bytes(40_000)])
 
     async with contextlib.AsyncExitStack() as stack:
-        port = await stack.enter_async_context(websocket(mosquitto.port)) if scheme == "ws" else mosquitto.port
+        port = await stack.enter_async_context(servers.websocket(mosquitto.port)) if scheme == "ws" else mosquitto.port
         port = await stack.enter_async_context(slow_way(port))
         async with asyncio.timeout(20):
             await keep_connected(MqttSpec((f"{scheme}://127.0.0.1:{port}/mqtt",), None, None), "test", session)
