@@ -13,6 +13,7 @@ STEP_NS: Final = NS // 2  # more at once is a step of the wall clock, not its di
 SLEW_NS: Final = 100_000  # less is not followed: far below the uncertainty of a poll, and offsets that rest store well
 LOOK_NS: Final = NS  # how often the wall clock is looked at
 STAMP_NS: Final = 1_000  # stamps are whole microseconds
+EPOCH_NS: Final = 1_793_491_200 * NS  # 1 November 2026: no gateway of this version has run before
 ClockState = Literal["synced", "holdover", "unsynced", "unknown"]
 
 
@@ -70,6 +71,7 @@ class SystemClock:
         self._news: list[str] = []
         if self._state == "unsynced":
             self._news.append("the clock is not synchronised: stamps may be wrong")
+            self.not_before(EPOCH_NS)
 
     @property
     def state(self) -> ClockState:

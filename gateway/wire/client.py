@@ -25,6 +25,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -50,6 +51,7 @@ BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_CAP_S: Final = 1.0  # DESIGN section 5: towards the broker at most 1 s
 STABLE_S: Final = 5.0  # a session that lived this long starts the back-off anew
 REFUSED: Final = 0x80  # MQTT 5: reason codes from here on are failures
+NOT_YET_VALID: Final = "certificate is not yet valid"  # OpenSSL's words: never skipped, and often a clock at 1970
 ONLY_3_1_1: Final = "%s speaks MQTT 3.1.1 only: no reason codes, no shared subscriptions"
 PACKET_TOO_LARGE: Final = 0x95
 MAX_PACKET_BYTES: Final = 268_435_455  # what the length field of MQTT holds, where the broker names no limit
@@ -458,8 +460,10 @@ async def keep_connected(
         except (MqttError, OSError, ValueError) as error:
             if began is not None and not isinstance(error, MqttError | OSError):
                 raise  # the session's own; a URL, a name or a file that nothing can be made of fails before it
-            why = client.given_up if client else ""
-            known = _tell(on_state, False, f"{url}: {why or error}", known)
+            why = (client.given_up if client else "") or str(error)
+            if NOT_YET_VALID in why:
+                why += f"; this machine's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: is it set?"
+            known = _tell(on_state, False, f"{url}: {why}", known)
         if url not in proven and client is not None and client.is_opened:
             v5[url] = not v5[url]  # no CONNACK: some brokers of 3.1.1 meet an unknown version so
         if began is not None and loop.time() - began > STABLE_S:
