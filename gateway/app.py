@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 TURNAROUNDS_NS: Final = 60 * NS  # how often what the links have learnt is looked at
 LEARNT: Final = "detectors"
 LEARNT_NS: Final = 3_600 * NS  # between two writes of it: 1,000 tags are half a megabyte, so ten a day on the card
+DROPS_NS: Final = 60 * NS  # between two events about frames that were dropped: a full spool drops for ever
 TIDY_S: Final = 5.0  # how often it is looked whether a segment is full: one is every half hour at 1,000 values/s
 MAX_REPLIES: Final = 256  # to commands that the broker has not taken yet
 DRAIN_S: Final = 0.8  # for the last frames on their way out, likewise
@@ -85,6 +86,7 @@ class Gateway:
         self.journal.added = self.recorder.notice
         self._acquisition = acquisition
         self._turnarounds_due_ns = 0
+        self._drops_due_ns = 0
         self._utilisation = health.Utilisation()
         actions: dict[str, command.Action] = {"acknowledge": self._acknowledge, "resend": self._resend}
         self._commands = command.Commands(actions, state / "commands.json")
@@ -214,7 +216,8 @@ class Gateway:
             ("refused", bool(self.publisher.refusals)),
         ):
             self.pipeline.own(name, Step.RAISE if is_wrong else Step.CLEAR, now_ns)
-        for drop in self.spool.drops():
+        if now_ns >= self._drops_due_ns and (drop := self.spool.dropped()):
+            self._drops_due_ns = now_ns + DROPS_NS
             frames = "; ".join(f"boot {boot}: {to_text(ranges)}" for boot, ranges in drop.ranges.items())
             span = f"{_clock_time(drop.first_ns)} to {_clock_time(drop.last_ns)}"
             self._note_own("spool:dropped", f"dropped {drop.frames} frames ({drop.values} values) of {span}, {frames}")

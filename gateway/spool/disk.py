@@ -167,7 +167,8 @@ class DiskSpool:
     def _open(self) -> None:
         """Read what the folder holds and take the next boot number; raises OSError."""
         _make_folder(self._folder)
-        self._meta = read_meta(self._folder)
+        found, before = read_meta(self._folder), self._meta
+        self._meta = found.plus(before)
         self._segments, self._spares, self._committed, self._damaged = [], [], {}, {}
         self._recover()
         acked, again = self._cursor.read()
@@ -327,11 +328,20 @@ class DiskSpool:
             errors=self._errors[-1:],
         )
 
-    def drops(self) -> list[Drop]:
+    def dropped(self) -> Drop | None:
         """Return what was dropped since this was asked last."""
         with self._guard:
             found, self._drops = self._drops, []
-        return found
+        if not found:
+            return None
+        ranges: dict[int, RangeSet] = {}
+        for drop in found:
+            for boot, spans in drop.ranges.items():
+                for span in spans:
+                    ranges.setdefault(boot, RangeSet()).add(*span)
+        frames, values = sum(drop.frames for drop in found), sum(drop.values for drop in found)
+        times = [time_ns for drop in found for time_ns in (drop.first_ns, drop.last_ns)]
+        return Drop(ranges, frames, values, min(times), max(times))
 
     def newest_ns(self) -> int:
         """Return the latest stamp that is held, 0 where there is none: time goes on from there."""

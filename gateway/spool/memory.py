@@ -92,9 +92,9 @@ class MemorySpool:
         """Return which frames the broker has."""
         return {self.boot: RangeSet(self._acked)} if self._acked else {}
 
-    def drops(self) -> list[Drop]:
+    def dropped(self) -> Drop | None:
         """Return nothing: the counters say it."""
-        return []
+        return None
 
     def statistics(self) -> SpoolStatistics:
         """Return what it holds and has lost."""

@@ -13,7 +13,7 @@ import logging
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +47,12 @@ class Meta:
         if not kernel or kernel != self.kernel:
             self.kernel, self.kernel_since = kernel, boot
         self.boot = boot
+
+    def plus(self, other: Meta) -> Meta:
+        """Return this with what went while it could not be read."""
+        lost = {boot: RangeSet(ranges) for boot, ranges in (*self.lost.items(), *other.lost.items())}
+        dropped, values = self.dropped + other.dropped, self.dropped_values + other.dropped_values
+        return replace(self, dropped=dropped, dropped_values=values, lost=lost)
 
     def write(self, folder: Path) -> None:
         """Have it on the disk; raises OSError."""

@@ -138,7 +138,7 @@ class Spool(Protocol):
         """Return what it holds and has lost."""
         ...
 
-    def drops(self) -> list[Drop]:
+    def dropped(self) -> Drop | None:
         """Return what was dropped since this was asked last."""
         ...
 

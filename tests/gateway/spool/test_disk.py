@@ -344,7 +344,7 @@ async def test_what_goes_after_it_was_acknowledged_once_is_no_drop(tmp_path):
         await fill(spool, 500)
         spool.ack(1, 501, spool.next_seq - 1)
     assert spool.statistics().dropped == 0
-    assert spool.drops() == []
+    assert spool.dropped() is None
     first = spool.boots()[1][0]
     _, why = spool.reopen(1, RangeSet([(1, first)]))
     assert {name: list(ranges) for name, ranges in why.items()} == {"dropped": [(1, first - 1)]}
@@ -482,3 +482,17 @@ async def test_a_spare_that_was_made_ahead_is_used_after_a_restart(tmp_path):
     (tmp_path / "spare").write_bytes(b"of another size")
     opened(tmp_path, 4_000_000)
     assert not (tmp_path / "spare").exists()
+
+
+async def test_what_went_while_there_was_no_disk_is_counted_when_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "MAX_PENDING_VALUES", 50)
+    (tmp_path / "state").write_bytes(b"in the way")
+    spool = opened(tmp_path / "state" / "spool")
+    await fill(spool, 30)
+    (tmp_path / "state").unlink()
+    await fill(spool, 1)
+    assert (spool.statistics().dropped, spool.boots()) == (21, {spool.boot: (22, 31)})
+    dropped = spool.dropped()
+    assert dropped is not None
+    assert (list(dropped.ranges[spool.boot]), dropped.frames, spool.dropped()) == ([(1, 21)], 21, None)
+    assert opened(tmp_path / "state" / "spool").statistics().dropped == 21
