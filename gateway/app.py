@@ -216,8 +216,9 @@ class Gateway:
             ("refused", bool(self.publisher.refusals)),
         ):
             self.pipeline.own(name, Step.RAISE if is_wrong else Step.CLEAR, now_ns)
-        if now_ns >= self._drops_due_ns and (drop := self.spool.dropped()):
-            self._drops_due_ns = now_ns + DROPS_NS
+        passed_ns = self.clock.monotonic_ns()
+        if passed_ns >= self._drops_due_ns and (drop := self.spool.dropped()):
+            self._drops_due_ns = passed_ns + DROPS_NS
             frames = "; ".join(f"boot {boot}: {to_text(ranges)}" for boot, ranges in drop.ranges.items())
             span = f"{_clock_time(drop.first_ns)} to {_clock_time(drop.last_ns)}"
             self._note_own("spool:dropped", f"dropped {drop.frames} frames ({drop.values} values) of {span}, {frames}")

@@ -167,8 +167,7 @@ class DiskSpool:
     def _open(self) -> None:
         """Read what the folder holds and take the next boot number; raises OSError."""
         _make_folder(self._folder)
-        found, before = read_meta(self._folder), self._meta
-        self._meta = found.plus(before)
+        self._meta = read_meta(self._folder).plus(self._meta)
         self._segments, self._spares, self._committed, self._damaged = [], [], {}, {}
         self._recover()
         acked, again = self._cursor.read()
