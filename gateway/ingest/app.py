@@ -200,7 +200,7 @@ class Ingest:
             if self.client is None or (version == published and now_s - told_s < ALIVE_S / 2):
                 continue
             try:
-                payload = self.ledger.encode(self.spec.id, self.spec.share, time.time_ns())
+                payload = self.ledger.encode(self.spec.id, self.spec.share, time.time_ns(), self.repair.lost)
                 await self.client.publish(topic, payload, 1, True)
                 published, refused, told_s = version, False, now_s
             except Rejected as error:

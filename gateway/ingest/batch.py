@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from gateway.ingest.check import Checked, check
 from gateway.ingest.dead_letters import Letter
 from gateway.ingest.inbox import Delivery
-from gateway.ingest.ledger import Entry
 from gateway.wire import topics
+from gateway.wire.ledger import Entry
 from gateway.wire.lines import PayloadError, as_ranges
 
 

@@ -17,17 +17,26 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypedDict
+from typing import Final
 
-from gateway.model.ranges import RangeSet, from_text, to_text
+from gateway.model.ranges import RangeSet
+from gateway.wire.ledger import (
+    Entry,
+    GatewayReport,
+    Ranges,
+    Report,
+    absent_of,
+    count,
+    decode_accounts,
+    encode_ledger,
+    ranges_of,
+)
 from gateway.wire.lines import bounded
-from gateway.wire.strict_json import dumps, loads, text, whole
+from gateway.wire.strict_json import loads, whole
 
-GONE: Final = ("uncommitted", "dropped", "damaged")  # why a gateway cannot send a frame again
 MAX_MARKS: Final = 4_096  # frames behind a gap whose time is known; of more every other is forgotten
 KEPT_BOOTS: Final = 64  # per gateway; older ones are forgotten once the spool has none of their frames
 
-Ranges = list[tuple[int, int]]
 Key = tuple[str, int]  # gateway, boot
 
 
@@ -71,46 +80,6 @@ class Status:
     is_online: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Frames of one message that are accounted for now; `mark` is one of them and its time, Unix ns."""
-
-    gateway: str
-    boot: int
-    stored: Ranges
-    parked: Ranges
-    mark: tuple[int, int] | None = None
-
-
-class GatewayReport(TypedDict):
-    """One boot of one gateway. Up to frame `complete_to`, of `complete_time`, nothing is missing; some may be gone.
-
-    waiting  those of the missing that the broker has not had yet;  why  those of the gone, by reason
-    """
-
-    gateway: str
-    boot: int
-    complete_to: int
-    complete_time: int | None
-    missing: Ranges
-    waiting: Ranges
-    gone: Ranges
-    why: dict[str, Ranges]
-    parked: Ranges
-    absent: dict[str, dict[str, int]]
-
-
-class Report(TypedDict):
-    """The ledger for people and programs; the totals are numbers of frames."""
-
-    missing: int
-    waiting: int
-    gone: int
-    parked: int
-    absent: int
-    gateways: list[GatewayReport]
-
-
 class Ledger:
     """All accounts and the last status of every gateway, in memory; `unsaved` names what is not on disk yet."""
 
@@ -150,13 +119,10 @@ class Ledger:
         try:
             raw = loads(payload)
             boots = {int(boot): (whole(first), whole(last)) for boot, (first, last) in raw["boots"].items()}
-            delivered = {int(boot): _spans(ranges) for boot, ranges in raw.get("delivered", {}).items()}
+            delivered = {int(boot): ranges_of(ranges) for boot, ranges in raw.get("delivered", {}).items()}
             status = Status(whole(raw["boot"]), boots, delivered, raw.get("state") == "online")
             bounded([(status.boot, status.boot), *((boot, boot) for boot in boots), *boots.values()])
-            absent = {
-                text(device): {text(name): whole(n) for name, n in counts.items()}
-                for device, counts in raw.get("absent", {}).items()
-            }
+            absent = absent_of(raw.get("absent", {}))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a status: {error!r}") from None
         known = self.statuses.get(gateway)
@@ -180,22 +146,25 @@ class Ledger:
             for gateway, boot in sorted(keys)
         ]
         return {
-            "missing": sum(_count(row["missing"]) for row in rows),
-            "waiting": sum(_count(row["waiting"]) for row in rows),
-            "gone": sum(_count(row["gone"]) for row in rows),
-            "parked": sum(_count(row["parked"]) for row in rows),
+            "missing": sum(count(row["missing"]) for row in rows),
+            "waiting": sum(count(row["waiting"]) for row in rows),
+            "gone": sum(count(row["gone"]) for row in rows),
+            "parked": sum(count(row["parked"]) for row in rows),
             "absent": sum(n for row in rows for counts in row["absent"].values() for n in counts.values()),
             "gateways": rows,
         }
 
-    def encode(self, ingest: str, share: str, now_ns: int) -> bytes:
-        """Return the ledger message: the report, and `stored` and `parked` of every account for peers that share."""
-        said: dict[str, Any] = {"ingest": ingest, "share": share, "time": now_ns, **self.report()}
-        said["accounts"] = [
-            [gateway, boot, to_text(account.stored), to_text(account.parked), account.complete]
+    def encode(self, ingest: str, share: str, now_ns: int, lost: Mapping[Key, RangeSet] | None = None) -> bytes:
+        """Return the ledger message; `lost` is what is asked for again."""
+        report = self.report()
+        for row in report["gateways"]:
+            asked = (lost or {}).get((row["gateway"], row["boot"]), RangeSet())
+            row["lost"] = list(asked.common(RangeSet(row["missing"])))
+        accounts = (
+            Entry(gateway, boot, list(account.stored), list(account.parked), account.complete)
             for (gateway, boot), account in sorted(self.accounts.items())
-        ]
-        return dumps(said)
+        )
+        return encode_ledger(ingest, share, now_ns, report, accounts)
 
     def absorb(self, ingest: str, share: str, payload: bytes) -> str | None:
         """Take over what another ingest of the same share has stored; returns its id.
@@ -203,17 +172,9 @@ class Ledger:
         Without this, each of two workers would miss what the other one was handed. Raises ValueError if it is not a
         ledger message.
         """
-        try:
-            raw = loads(payload)
-            other = text(raw["ingest"])
-            if other == ingest or raw["share"] != share:
-                return None
-            entries = [
-                Entry(text(who), _number(boot), _ranges(stored), _ranges(parked), _mark(*rest))
-                for who, boot, stored, parked, *rest in raw["accounts"]
-            ]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not a ledger: {error!r}") from None
+        if (said := decode_accounts(payload, ingest, share)) is None:
+            return None
+        other, entries = said
         self.add(entry for entry in entries if self._is_news(entry))
         return other
 
@@ -277,28 +238,5 @@ def _split(
     return [part for part in parts if part[0][0] <= part[0][1]]
 
 
-def _mark(raw: Any = (0, 0)) -> tuple[int, int] | None:
-    seq, time_ns = raw
-    return (whole(seq), whole(time_ns)) if seq else None
-
-
-def _number(raw: Any) -> int:
-    [(number, _)] = bounded([(whole(raw), whole(raw))])
-    return number
-
-
-def _ranges(raw: Any) -> Ranges:
-    """Return the ranges of a text in order, because adding them in any other would take the square of their number."""
-    return bounded(sorted(from_text(text(raw))))
-
-
-def _spans(raw: Any) -> Ranges:
-    return bounded(sorted((whole(first), whole(last)) for first, last in raw))
-
-
 def _committed(status: Status) -> tuple[int, int]:
     return status.boot, status.boots.get(status.boot, (0, 0))[1]
-
-
-def _count(ranges: Ranges) -> int:
-    return sum(last - first + 1 for first, last in ranges)

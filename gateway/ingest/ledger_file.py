@@ -14,8 +14,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from gateway.ingest.ledger import Account, Key, Ledger, Report, Status
+from gateway.ingest.ledger import Account, Key, Ledger, Status
 from gateway.model.ranges import RangeSet, from_text, to_text
+from gateway.wire.ledger import Report
 
 log = logging.getLogger(__name__)
 

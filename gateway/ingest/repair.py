@@ -11,11 +11,11 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.ingest.ledger import GONE, Key, Ledger
+from gateway.ingest.ledger import Key, Ledger
 from gateway.model.clock import NS
 from gateway.model.ranges import RangeSet
-from gateway.wire.lines import bounded
-from gateway.wire.strict_json import loads, whole
+from gateway.wire.ledger import GONE, ranges_of
+from gateway.wire.strict_json import loads
 from gateway.wire.topics import GatewayAddress
 
 GRACE_S: Final = 10.0  # as often as a gateway tells its status, and twice what workers wait to tell each other theirs
@@ -56,11 +56,13 @@ class Repair:
     """Decides what to ask for; knows no broker and no clock.
 
     asked, recovered  frames since the start: asked for, and answered as sent
+    lost  what was missing at the last two looks
     """
 
     ident: str
     asked: int = 0
     recovered: int = 0
+    lost: dict[Key, RangeSet] = field(default_factory=dict)
     _gateways: dict[str, _Gateway] = field(default_factory=dict)
     _peers: dict[str, float] = field(default_factory=dict)
     _before: dict[Key, RangeSet] = field(default_factory=dict)
@@ -84,14 +86,16 @@ class Repair:
         if now_s - self._looked_s < GRACE_S:
             return []
         self._looked_s = now_s
-        before, self._before = self._before, _lost(ledger)
+        before, self._before = self._before, _overdue(ledger)
+        self.lost = {key: late.common(before.get(key, RangeSet())) for key, late in self._before.items()}
         if not self.is_first(now_s):
             return []
         asks: dict[str, Ask] = {}
-        for (name, boot), lost in sorted(self._before.items()):
+        for (name, boot), ripe in sorted(self.lost.items()):
             gateway = self._gateways.get(name)
-            ripe = lost.common(before.get((name, boot), RangeSet()))
             if gateway is None or name in asks or not ripe or now_s < gateway.until_s:
+                continue
+            if not ledger.statuses[name].is_online:
                 continue
             if gateway.asked is not None:  # it has not answered
                 gateway.patience_s = min(2 * gateway.patience_s, PATIENCE_CAP_S)
@@ -107,8 +111,10 @@ class Repair:
             raw = loads(payload)
             if known is None or known.asked is None or raw["id"] != known.asked.ident:
                 return
-            sent = _ranges(raw.get("sent", []))
-            gone = {why: list(_ranges(ranges)) for why, ranges in raw.get("gone", {}).items() if why in GONE}
+            sent = RangeSet(ranges_of(raw.get("sent", [])))
+            gone = {
+                why: list(RangeSet(ranges_of(ranges))) for why, ranges in raw.get("gone", {}).items() if why in GONE
+            }
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a reply: {error!r}") from None
         boot, known.asked = known.asked.boot, None
@@ -119,16 +125,13 @@ class Repair:
                 ledger.lose(gateway, boot, gone)
 
 
-def _lost(ledger: Ledger) -> dict[Key, RangeSet]:
-    """Return what the broker has had of gateways that are there, and the ledger misses."""
+def _overdue(ledger: Ledger) -> dict[Key, RangeSet]:
+    """Return what the broker has had and the ledger misses."""
     out = {}
     for row in ledger.report()["gateways"]:
-        status = ledger.statuses.get(row["gateway"])
-        if status is None or not status.is_online:
-            continue
-        lost = RangeSet(row["waiting"]).missing_from(RangeSet(row["missing"]))
-        if lost:
-            out[row["gateway"], row["boot"]] = lost
+        late = RangeSet(row["waiting"]).missing_from(RangeSet(row["missing"]))
+        if late and row["gateway"] in ledger.statuses:
+            out[row["gateway"], row["boot"]] = late
     return out
 
 
@@ -140,7 +143,3 @@ def _first_of(ranges: RangeSet) -> RangeSet:
             out.add(first, min(last, first + room - 1))
             room -= min(room, last - first + 1)
     return out
-
-
-def _ranges(raw: Any) -> RangeSet:
-    return RangeSet(bounded(sorted((whole(first), whole(last)) for first, last in raw)))

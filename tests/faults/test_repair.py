@@ -16,9 +16,9 @@ from drivers.points import Point
 from drivers.sim.device import MeterSpec
 from drivers.sim.fleet import Fleet
 from gateway.ingest import repair
-from gateway.ingest.ledger import Report
 from gateway.ingest.ledger_file import read_ledger
 from gateway.spool.verify import verify
+from gateway.wire.ledger import Report
 from tests import servers
 from tests.gateway.ingest.ingest_scene import ingesting, spec
 from tests.gateway.test_app import write_config

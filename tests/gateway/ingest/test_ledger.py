@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ingest import ledger as module
-from gateway.ingest.ledger import Entry, GatewayReport, Ledger
+from gateway.ingest.ledger import Ledger
 from gateway.ingest.ledger_file import LedgerFile, read_ledger
 from gateway.wire.events import encode_status
+from gateway.wire.ledger import Entry, GatewayReport
 
 
 def status(boots: dict[int, tuple[int, int]], boot: int = 7, state: str = "online") -> bytes:

@@ -7,9 +7,10 @@ import json
 
 import pytest
 
-from gateway.ingest.ledger import Entry, Ledger
+from gateway.ingest.ledger import Ledger
 from gateway.ingest.repair import ALIVE_S, GRACE_S, MAX_FRAMES, MAX_RANGES, PATIENCE_S, Ask, Repair
 from gateway.wire.events import encode_status
+from gateway.wire.ledger import Entry, decode_ledger
 from gateway.wire.topics import GatewayAddress
 
 HERE = GatewayAddress("link43", "ps1", "gw")
@@ -145,3 +146,25 @@ def test_a_reply_that_cannot_be_read_is_an_error_and_one_to_somebody_else_is_not
     scene.repair.answer("gw", b'{"id": "other", "sent": [[1, 2]]}', scene.ledger, scene.now_s)
     scene.repair.answer("stranger", b'{"id": "other"}', scene.ledger, scene.now_s)
     assert scene.repair.recovered == 0
+
+
+def test_lost_is_what_two_looks_missed_and_nobody_has_brought_since(scene: Scene) -> None:
+    def told() -> list[tuple[int, int]]:
+        said = decode_ledger(scene.ledger.encode("in-2", "ingest", 1, scene.repair.lost))
+        return said.gateways[0]["lost"]
+
+    scene.look()
+    assert told() == []
+    scene.repair.heard("in-1", scene.now_s)  # which asks, being the first by name
+    assert scene.look() == []
+    assert told() == [(11, 15), (21, 24)]
+    scene.stored((11, 14))
+    assert told() == [(15, 15), (21, 24)]
+
+
+def test_what_a_gateway_lacks_that_is_away_is_lost_and_not_asked_for_until_it_is_back(scene: Scene) -> None:
+    scene.status(30, [(1, 24)], "offline")
+    assert [scene.look(), scene.look()] == [[], []]
+    assert list(scene.repair.lost["gw", 7]) == [(11, 15), (21, 24)]
+    scene.status(30, [(1, 24)])
+    assert len(scene.look()) == 1
