@@ -94,6 +94,7 @@ class Ingest:
         self.disk = Patience("state folder")
         self.repair = Repair(spec.id)
         self.is_writing = False
+        self.kept_s = time.monotonic()  # when a batch was last stored
 
     async def connect(self) -> None:
         """Stay connected under our stable id, so that the broker keeps our queue."""
@@ -163,7 +164,7 @@ class Ingest:
             self.ledger.add(batch.entries())
             await self.disk.until_done(lambda: self.file.save(self.ledger))
             self.acknowledge(deliveries)
-            self.is_writing = False
+            self.is_writing, self.kept_s = False, time.monotonic()
             self.messages_total += len(deliveries)
             self.lines_total += len(batch.lines)
 
@@ -211,14 +212,19 @@ class Ingest:
                 pass  # the connection is gone; keep_connected says so
 
     async def mend(self) -> None:
-        """Ask for what was lost on the way, while nothing waits here that might be it, or hardly ever stops waiting."""
+        """Ask for what was lost on the way, while nothing waits here that might be it, or hardly ever stops waiting.
+
+        While the store takes nothing, everything waits, here and in the broker, and nothing is known to be lost.
+        """
         refused, idle_s = False, time.monotonic()
         while True:
             await asyncio.sleep(MEND_S)
             client, now_s = self.client, time.monotonic()
-            if not (self.is_writing or self.inbox.statistics()["messages"]):
+            is_busy = self.is_writing or self.inbox.statistics()["messages"] > 0
+            is_stuck = is_busy and now_s - self.kept_s > GRACE_S
+            if is_stuck or not is_busy:
                 idle_s = now_s
-            if client is None or GRACE_S > now_s - idle_s > 0:
+            if client is None or is_stuck or GRACE_S > now_s - idle_s > 0:
                 continue
             for ask in self.repair.look(self.ledger, now_s):
                 log.info("asks %s for %d frames of boot %d again", ask.to.gateway, ask.ranges.total, ask.boot)

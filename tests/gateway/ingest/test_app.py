@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +15,11 @@ import pytest
 
 from gateway.history import store as stores
 from gateway.history.sqlite import Sqlite
-from gateway.ingest import app
+from gateway.ingest import app, repair
 from gateway.ingest.ledger_file import read_ledger
 from gateway.wire.client import Client, keep_connected
+from gateway.wire.events import encode_status
+from gateway.wire.ledger import LedgerMessage, decode_ledger
 from tests import servers
 from tests.gateway.ingest.ingest_scene import (
     BASE,
@@ -285,17 +289,16 @@ async def test_the_ledger_is_published_and_two_workers_share_it(
     mosquitto: servers.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "ANNOUNCE_S", 0.1)
-    url, heard = f"sqlite://{tmp_path}/x", {}
+    url, heard = f"sqlite://{tmp_path}/x", dict[str, LedgerMessage]()
 
     async def listen(client: Client) -> None:
         await client.subscribe(f"corridor/v1/{CORRIDOR}/ledger/+", qos=1)
         async for spoken in client.messages:
-            heard[spoken.topic.value.rsplit("/", 1)[1]] = json.loads(bytes(spoken.payload))
+            heard[spoken.topic.value.rsplit("/", 1)[1]] = decode_ledger(bytes(spoken.payload))
 
     def both_complete() -> bool:
-        return len(heard) == 2 and all(
-            each["missing"] == 0 and each["gateways"][0]["complete_to"] == 200 for each in heard.values()
-        )
+        rows = [row for said in heard.values() for row in said.gateways]
+        return len(rows) == 2 and all(not row["missing"] and row["complete_to"] == 200 for row in rows)
 
     one, two = (spec(mosquitto, url, ingest=f"ingest-{k}") for k in (1, 2))
     listening = asyncio.create_task(keep_connected(one.mqtt, "listener", listen))
@@ -304,6 +307,7 @@ async def test_the_ledger_is_published_and_two_workers_share_it(
         await publish(mosquitto, *((DATA, message([seq])) for seq in range(1, 201)))
         await until(both_complete)
     listening.cancel()
+    assert {(said.ingest, said.share) for said in heard.values()} == {("ingest-1", "ingest"), ("ingest-2", "ingest")}
     assert in_sqlite(tmp_path / "x") == stored(range(1, 201))
     assert read_ledger(tmp_path / "1") == read_ledger(tmp_path / "2")
 
@@ -357,3 +361,46 @@ async def test_one_write_holds_many_messages(
         await until(lambda: accounted(state) == 200)
     assert sum(writes) == 200
     assert len(writes) <= 200 / 10  # mosquitto's window of 20 messages, halved for luck
+
+
+async def test_while_the_database_takes_nothing_gateways_are_not_asked_for_what_waits_in_the_broker(
+    mosquitto: servers.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in (
+        (app, "GRACE_S", 0.1), (repair, "GRACE_S", 0.1), (app, "MEND_S", 0.02),
+        (app, "ANNOUNCE_S", 0.1), (app, "ALIVE_S", 0.1),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    path, asked, told = tmp_path / "x", list[str](), list[LedgerMessage]()
+    one = spec(mosquitto, f"sqlite://{path}")
+
+    async def listen(client: Client) -> None:
+        await client.subscribe(f"{BASE}/command/+", qos=1)
+        await client.subscribe(f"corridor/v1/{CORRIDOR}/ledger/+", qos=1)
+        async for spoken in client.messages:
+            if spoken.topic.value.endswith("/resend"):
+                asked.append(spoken.topic.value)
+            else:
+                told.append(decode_ledger(bytes(spoken.payload)))
+
+    def waiting() -> list[LedgerMessage]:
+        return [said for said in told if said.gateways and said.gateways[0]["missing"] == [(2, 10)]]
+
+    listening = asyncio.create_task(keep_connected(one.mqtt, "listener", listen))
+    async with ingesting(one, tmp_path / "state"):
+        await publish(mosquitto, (DATA, message([1])))
+        await until(lambda: in_sqlite(path) == stored([1]))
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            await publish(mosquitto, *((DATA, message([seq])) for seq in range(2, 11)))
+            said = encode_status("online", 7, "0", T0, {7: (1, 10)}, {7: [(1, 10)]})
+            await publish(mosquitto, (f"{BASE}/status", said), retain=True)
+            await until(lambda: len(waiting()) >= 8)  # some 0.8 s: as many looks
+        await until(lambda: in_sqlite(path) == stored(range(1, 11)))
+        await until(lambda: not told[-1].gateways[0]["missing"])
+        assert asked == []
+        assert not any(row.get("lost") for said in told for row in said.gateways)
+        said = encode_status("online", 7, "0", T0, {7: (1, 11)}, {7: [(1, 11)]})
+        await publish(mosquitto, (f"{BASE}/status", said), retain=True)  # and now one is really lost
+        await until(lambda: asked and told[-1].gateways[0].get("lost") == [(11, 11)])
+    listening.cancel()
