@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from gateway.commands.terminal import DONE, WRONG_INPUT, refuse, say
@@ -40,7 +39,8 @@ def _tell(found: dict[str, Any]) -> None:
 
 
 def ledger(options: argparse.Namespace) -> int:
-    """Report what the database has of each gateway and boot."""
+    """Report what the database has of each gateway, and what it misses or never gets."""
+    from gateway.commands.ledger_text import tell
     from gateway.ingest.ledger_file import read_ledger
     from gateway.model.config import ConfigError, load_ingest, state_dir
 
@@ -57,15 +57,6 @@ def ledger(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found))
         return DONE
-    print(f"{'gateway':<24} {'boot':>5} {'complete to':>12} {'missing':>8} {'gone':>6}")
-    for one in found["gateways"]:
-        print(
-            f"{one['gateway']:<24} {one['boot']:>5} {one['complete_to'] or 0:>12} {_count(one['missing']):>8}"
-            f" {_count(one['gone']):>6}"
-        )
-    print(f"missing {found['missing']}, gone {found['gone']}, parked {found['parked']}")
+    for line in tell(found):
+        print(line)
     return DONE
-
-
-def _count(ranges: Sequence[Sequence[int]]) -> int:
-    return sum(last - first + 1 for first, last in ranges)

@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--token-file", type=Path, metavar="FILE", help="the database's token")
     sub.add_argument("--json", action="store_true", help="print one JSON object")
 
-    text = "what the database has of each gateway and boot, and what is missing"
+    text = "up to when the database has everything of each gateway, and what is missing or never comes, with the reason"
     sub = _add(commands, "ledger", records.ledger, text)
     sub.add_argument("config", type=Path, nargs="?", metavar="ingest.toml", help="whose ledger (default: id 'ingest')")
     sub.add_argument("--state", type=Path, metavar="DIR", help="where the ingest keeps it (default: see README)")
