@@ -54,14 +54,16 @@ class Feed:
             await client.subscribe(topics.all_of("+", leaf), qos=KEEP_QOS)
         await client.subscribe(topics.all_of("+", "health"), qos=LIVE_QOS)
         await client.subscribe(f"{topics.ROOT}/+/+/+/+/event", qos=KEEP_QOS)
+        await client.subscribe(topics.ledger("+"), qos=LIVE_QOS)
         await client.subscribe(topics.all_data("+"), qos=LIVE_QOS)
         self._client = client
         try:
             async for message in client.messages:
                 topic = topics.parse(message.topic.value)
                 if topic is None:
-                    continue
-                if topic.leaf == "reply":
+                    if ledger := topics.parse_ledger(message.topic.value):
+                        self._picture.take_ledger(*ledger, message.payload, message.retain)
+                elif topic.leaf == "reply":
                     self._take_reply(message.payload)
                 else:
                     self._picture.take(topic, message.payload, message.retain)

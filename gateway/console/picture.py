@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from drivers.quality import BAD_WAITING_FOR_INITIAL_DATA, GOOD, NAMES, is_bad
 from gateway.console import intake
 from gateway.console.intake import QualityChange
+from gateway.console.ledgers import Ledgers
 from gateway.console.ring import NEVER, Ring
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag
 from gateway.wire.catalog import decode as decode_catalog
@@ -48,9 +49,10 @@ class GatewayPicture:
         self.status: dict[str, Any] = {}
         self.health: dict[str, Any] = {}
         self.alarms: list[AlarmRecord] = []
+        self.ledger: list[dict[str, Any]] = []
         self.heard_ns = 0
         self.delay_ms: float | None = None
-        self.shape_tick = self.meta_tick = self.alarms_tick = 0
+        self.shape_tick = self.meta_tick = self.alarms_tick = self.ledger_tick = 0
         self._lay_out(Catalog("", []))
 
     def _lay_out(self, catalog: Catalog) -> None:
@@ -132,6 +134,8 @@ class GatewayPicture:
             out["status"], out["health"] = self.status, self.health
         if self.alarms_tick > since:
             out["alarms"] = [{**asdict(alarm), "key": alarm.key} for alarm in self.alarms]
+        if self.ledger_tick > since:
+            out["ledger"] = self.ledger
         rows = np.flatnonzero(self.marked > since) if self.shape_tick <= since else np.arange(self.value.size)
         if rows.size:
             known = self.time_ns[rows] != NEVER
@@ -161,6 +165,7 @@ class Picture:
         self.tick = 1
         self.unknown = 0
         self.broken = 0
+        self._ledgers = Ledgers()
         self._members_tick = 1
         self._console: dict[str, dict[str, Any]] = {}
         self._console_tick = 1
@@ -199,6 +204,22 @@ class Picture:
         except (ValueError, KeyError, TypeError, AttributeError):
             self.broken += 1
 
+    def take_ledger(self, corridor: str, ingest: str, payload: bytes, retained: bool) -> None:
+        """Take an ingest's ledger message; one that cannot be read is counted."""
+        try:
+            self._ledgers.take(corridor, ingest, payload, retained, self.now_ns())
+        except ValueError:
+            self.broken += 1
+            return
+        for gateway in self.gateways.values():
+            if gateway.address.corridor == corridor:
+                self._show_ledger(gateway)
+
+    def _show_ledger(self, gateway: GatewayPicture) -> None:
+        said = self._ledgers.of(gateway.address.corridor, gateway.address.gateway)
+        if said != gateway.ledger:
+            gateway.ledger, gateway.ledger_tick = said, self._advance()
+
     def _take(self, topic: Topic, payload: bytes, retained: bool) -> None:
         key = f"{topic.address.corridor}/{topic.address.site}/{topic.address.gateway}"
         if not payload:
@@ -211,6 +232,7 @@ class Picture:
                 return
             gateway = self.gateways[key] = GatewayPicture(topic.address)
             self._members_tick = gateway.shape_tick = gateway.meta_tick = gateway.alarms_tick = self._advance()
+            self._show_ledger(gateway)
         if not retained and topic.leaf != "status":
             gateway.heard_ns = self.now_ns()
         match topic.leaf:

@@ -60,6 +60,14 @@ def parse(topic: str) -> Topic | None:
     return Topic(address, parts[6], device=parts[5]) if parts[6] in DEVICE_LEAVES else None
 
 
+def parse_ledger(topic: str) -> tuple[str, str] | None:
+    """Return corridor and ingest of a ledger's topic, or None for any other."""
+    parts = topic.split("/")
+    if len(parts) != 5 or "/".join(parts[:2]) != ROOT or parts[3] != "ledger":
+        return None
+    return parts[2], parts[4]
+
+
 def everything(corridor: str = "+") -> str:
     """Return the filter for all topics of a corridor."""
     return f"{ROOT}/{corridor}/#"

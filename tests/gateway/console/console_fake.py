@@ -15,8 +15,10 @@ import aiomqtt
 from drivers.quality import BAD_NO_COMMUNICATION
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify
 from gateway.wire.events import AlarmRecord, Event, encode_alarms, encode_status
+from gateway.wire.ledger import GatewayReport, Report, encode_ledger
 from gateway.wire.lines import Header
-from gateway.wire.topics import GatewayAddress
+from gateway.wire.topics import OWN, GatewayAddress
+from gateway.wire.topics import ledger as ledger_topic
 
 
 def tag(
@@ -29,6 +31,20 @@ def device(
     name: str, line: str, kp_m: int | None, *tags: CatalogTag, link: str = "skid-a", asset: str = ""
 ) -> CatalogDevice:
     return CatalogDevice(name, "fake_meter", asset or name, line, kp_m, list(tags), {"serial": "4711"}, "meter", link)
+
+
+def own_alarm(name: str, state: str = "unacked") -> AlarmRecord:
+    """Return an alarm that a gateway has of itself."""
+    now = time.time_ns()
+    return AlarmRecord(OWN, "", name, state, 2, now, now, None, None, "", f"text {name}")
+
+
+def ledger_message(
+    *reports: GatewayReport, ingest: str = "ingest-1", share: str = "ingest", time_ns: int | None = None
+) -> bytes:
+    """Return the ledger message of an ingest."""
+    said: Report = {"missing": 0, "waiting": 0, "gone": 0, "parked": 0, "absent": 0, "gateways": list(reports)}
+    return encode_ledger(ingest, share, time_ns or time.time_ns(), said, [])
 
 
 @dataclass
@@ -84,11 +100,16 @@ class FakeGateway:
             },
             "spool": {"state": "ok", "bytes": 12_000_000, "oldest_s": 86_400.0, "unsent": 0, "dropped": 0},
             "delivery": {"published": 1000, "acknowledged": 1000, "refused": 0},
-            "clock": {"state": "synchronised", "offset_s": 0.0004},
+            "clock": {"state": "synced", "offset_s": 0.0004},
             "memory_bytes": 92_000_000,
             **more,
         }
         await self.client.publish(self.address.leaf("health"), json.dumps(body).encode(), 0)
+
+    async def ledger(self, *reports: GatewayReport, ingest: str = "ingest-1", **said: Any) -> None:
+        """Publish what an ingest of this corridor says of boots of its gateways."""
+        payload = ledger_message(*reports, ingest=ingest, **said)
+        await self.client.publish(ledger_topic(self.address.corridor, ingest), payload, 1, retain=True)
 
     async def alarm(self, record: AlarmRecord) -> None:
         self.alarms[record.key] = record

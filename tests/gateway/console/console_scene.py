@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 from console_bench import Broker, running
-from console_fake import FakeGateway, connected, device, tag
+from console_fake import FakeGateway, connected, device, own_alarm, tag
 
 from drivers.quality import BAD_SENSOR_FAILURE, UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
 from gateway.history.store import Series, Trend
 from gateway.wire.catalog import CatalogDevice
 from gateway.wire.events import AlarmRecord
 from gateway.wire.topics import GatewayAddress
+from tests.gateway.ledgers import boot_report
 
 S = 1_000_000_000
 WEST = GatewayAddress("link43", "ps1", "ps1-gw1")
@@ -211,9 +212,23 @@ async def set_up(gateways: list[FakeGateway]) -> None:
     await port.alarm(
         alarm(find("wind-1"), "gust", "high", 2, 400, "acked", 16.1, 15, "gust over warning limit", "anna")
     )
+    await port.alarm(own_alarm("spool", "acked"))
     await port.announce("offline")
     await east.silence("bv-7")
     await rail.quality("rt-6", "air_temperature", BAD_SENSOR_FAILURE, "sentinel 0x8000")
+
+
+async def tell_ledger(west: FakeGateway) -> None:
+    """Publish what the database has: of the west nearly all, of the east a backlog on its way, of the rail a loss."""
+    now = time.time_ns()
+    absent = {"ft-101": {"BadTimeout": 37}, "bv-2": {"BadNoCommunication": 3}}
+    await west.ledger(
+        boot_report(WEST.gateway, 6, why={"uncommitted": [(4981, 4983)]}),
+        boot_report(WEST.gateway, 7, why={"dropped": [(120, 131)]}, absent=absent, complete_time=now),
+        boot_report(EAST.gateway, 7, missing=[(661, 900)], waiting=[(661, 900)], complete_time=now - 240 * S),
+        boot_report(RAIL.gateway, 7, missing=[(301, 306), (320, 325)], complete_time=now - 600 * S),
+        boot_report(PORT.gateway, 7, complete_time=now - 7200 * S),
+    )
 
 
 async def play(gateways: list[FakeGateway], stop: asyncio.Event) -> None:
@@ -238,7 +253,8 @@ async def play(gateways: list[FakeGateway], stop: asyncio.Event) -> None:
         if n % 5 == 0:
             await west.health({"skid-a": "up", "skid-b": "up", "radio-a": "up"})
             await east.health({"skid-a": "up", "radio-b": "up", "radio-c": "down"})
-            await rail.health({"trackside": "up", "tss": "up"})
+            await rail.health({"trackside": "up", "tss": "up"}, clock={"state": "holdover", "offset_s": 0.0123})
+            await tell_ledger(west)
         if n == 2:
             await west.quality("pm-101", "bearing", UNCERTAIN_ENGINEERING_UNITS_EXCEEDED, "outside range")
         n += 1

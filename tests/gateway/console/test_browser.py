@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from console_bench import Broker, free_port, running
-from console_fake import FakeGateway, connected, device, tag
+from console_fake import FakeGateway, connected, device, own_alarm, tag
 from console_scene import DEVICES, SceneStore, play, set_up
 from playwright.async_api import Browser, Page, async_playwright, expect
 
@@ -21,6 +23,7 @@ from gateway.console import server
 from gateway.history.store import Series, Trend
 from gateway.wire.events import AlarmRecord
 from gateway.wire.topics import GatewayAddress
+from tests.gateway.ledgers import NOON, boot_report
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGS = [
@@ -197,6 +200,13 @@ async def test_german_says_alarms_qualities_and_states_in_german(broker: Broker,
             await page.goto(console.url + "#/overview")
             await expect(page.locator(".gateways tbody")).to_contain_text("skid-a aus")
             await expect(page.locator(".gateways tbody")).to_contain_text("synchron")
+            await expect(page.locator(".ledger")).to_have_text("Noch kein Ingest hat gesagt, was die Datenbank hat.")
+            await gw1.ledger(boot_report("gw1", 7, missing=[(1, 3)], waiting=[(3, 3)]))
+            stamp = datetime.fromtimestamp(NOON / 1e9)  # noqa: DTZ006 - local, as the browser shows it
+            said = ["1 unterwegs", "2 verloren, erneut angefordert"]
+            await expect(page.locator(".ledger .part")).to_have_text(
+                [re.compile(f"^Vollständig bis ({stamp:%Y-%m-%d} )?{stamp:%H:%M:%S}$"), *said]
+            )
 
 
 async def test_german_fits_a_phone(broker: Broker, browser: Browser) -> None:
@@ -321,6 +331,53 @@ async def test_every_screen_by_keyboard_alone(broker: Broker, browser: Browser) 
         await expect(page.locator(".blank:visible")).to_have_text("No standing alarms.")
         await page.keyboard.type("go")
         await expect(page.locator(".strip")).to_be_visible()
+        await shows_what_a_gateway_says_of_itself(page, gw1)
+        await shows_the_ledger_and_opens_it_by_keyboard(page, gw1)
+
+
+async def shows_what_a_gateway_says_of_itself(page: Page, gw1: FakeGateway) -> None:
+    await gw1.health({"skid-a": "up"}, clock={"state": "holdover", "offset_s": 0.0123})
+    await expect(page.locator(".gateways tbody")).to_contain_text("holding over 12.3 ms")
+    await gw1.alarm(own_alarm("spool"))
+    mark = page.locator(".gateways th .mark")
+    await expect(mark).to_have_attribute("aria-label", re.compile("unacknowledged: Spool: frames wait in memory"))
+    await expect(page.locator(".newest")).to_contain_text("Spool: frames wait in memory")
+    await expect(page.locator(".newest")).to_contain_text("gw1")
+    await mark.click()
+    row = page.locator(".alarms tbody tr")
+    await expect(row.locator(".tag")).to_have_text("gw1")
+    await page.keyboard.press("j")
+    await page.keyboard.press("Enter")  # where more of it is to be seen: a gateway has no trend of itself
+    await expect(page.locator(".gateways")).to_be_visible()
+
+
+async def shows_the_ledger_and_opens_it_by_keyboard(page: Page, gw1: FakeGateway) -> None:
+    ledger, parts = page.locator(".ledger"), page.locator(".ledger .part:visible")
+    now = time.time_ns()
+    await gw1.ledger(boot_report("gw1", 7, complete_time=now))
+    await expect(parts).to_have_text([re.compile(r"^Complete up to (\S+ )?\d\d:\d\d:\d\d$"), "0 missing"])
+    absent = {"ft-101": {"BadTimeout": 37}}
+    gap = {"missing": [(300, 551)], "waiting": [(312, 551)], "complete_time": now}
+    await gw1.ledger(boot_report("gw1", 7, why={"dropped": [(120, 131)]}, absent=absent, **gap))
+    said = ["240 on their way", "12 lost, asked for again", "37 samples never existed", "12 dropped"]
+    await expect(parts).to_have_text([re.compile("^Complete up to "), *said])
+    await expect(page.locator(".ledger .warn")).to_have_text(said[1])
+    details = [
+        "Lost, asked for again: 12 frames of boot 7, 300-311",
+        "Dropped: the spool was full: 12 frames of boot 7, 120-131",
+        "37 samples: ft-101 timed out",
+    ]
+    await expect(ledger).to_have_attribute("title", "\n".join(details))
+    await expect(ledger.locator("li").first).to_be_hidden()
+    await page.locator(".ledger summary").focus()
+    await page.keyboard.press("Enter")
+    await expect(ledger.locator("li:visible")).to_have_text(details)
+    await gw1.announce()  # builds the screen anew
+    await gw1.ledger(boot_report("gw1", 7, absent=absent), boot_report("gw1", 8), ingest="old", share="archive")
+    await expect(ledger.locator("li:visible")).to_have_count(6)  # two databases: what each of them has
+    await expect(ledger.locator("li").nth(0)).to_contain_text("archive: Complete up to ")
+    await expect(parts.first).to_have_text("ingest:")  # the worst of them on the line
+    await expect(page.locator(".ledger summary")).to_be_focused()
 
 
 async def test_a_trend_continues_live_and_shows_the_value_at_the_cursor(broker: Broker, browser: Browser) -> None:
@@ -358,12 +415,21 @@ async def test_a_lost_server_is_said_and_comes_back_with_the_whole_picture(broke
         await first.aclose()
         await expect(page.locator(".notice")).to_contain_text("has lost the console's server since")
         await gw1.frame("ft-101", {"density": 862.0})
+        away_ns = time.time_ns() - 120 * 10**9
+        await gw1.ledger(boot_report("gw1", 7, complete_time=away_ns), time_ns=away_ns)
         async with running(broker.spec, port=port):
             await expect(page.locator(".notice")).to_be_hidden()
             await expect(density).to_have_class("value never")  # what nobody heard is not shown as if it were known
             await gw1.frame("ft-101", {"density": 862.5})
             await expect(density).to_have_text("862.5")
             assert await page.evaluate("window.kept") is True  # the page was never reloaded
+            await page.keyboard.type("go")
+            parts = page.locator(".ledger .part")
+            since, silent = re.compile("^Complete up to"), re.compile("^no word from the ingest since")
+            await expect(parts).to_have_text([since, silent])
+            await expect(parts.last).to_have_class("part warn")
+            await gw1.ledger(boot_report("gw1", 7, complete_time=time.time_ns()))
+            await expect(parts).to_have_text([since, "0 missing"])
 
 
 async def test_a_lost_broker_is_said(broker: Broker, browser: Browser) -> None:

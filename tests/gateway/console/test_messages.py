@@ -16,6 +16,7 @@ from gateway.console import server
 from gateway.detect import flags
 from gateway.model.clock import ClockState
 from gateway.spool.spool import SpoolState
+from gateway.wire.ledger import GONE
 
 WEB = Path(server.__file__).parent / "web"
 SOURCES = WEB / "src"
@@ -57,6 +58,8 @@ def test_every_alarm_quality_and_state_of_a_gateway_has_its_words() -> None:
         *(f"link.{state}" for state in get_args(LinkState)),
         *(f"spool.{state}" for state in get_args(SpoolState)),
         *(f"clock.{state}" for state in get_args(ClockState)),
+        *(f"absent.{name}" for code, name in quality.NAMES.items() if quality.is_bad(code)),
+        *(f"{kind}.{why}" for kind in ("gone", "hole") for why in GONE),
     }
     assert codes <= set(CATALOGUES["en"])
     words = {one: CATALOGUES["de"][one] for one in codes if one.startswith("quality.")}

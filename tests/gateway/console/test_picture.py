@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from console_fake import device, tag
+from console_fake import device, ledger_message, own_alarm, tag
 
 from drivers.quality import (
     BAD_NO_COMMUNICATION,
@@ -17,7 +17,8 @@ from drivers.quality import (
 from gateway.console.picture import Picture
 from gateway.wire.catalog import Catalog, CatalogDevice
 from gateway.wire.events import AlarmRecord, Event, encode_alarms, encode_status
-from gateway.wire.topics import GatewayAddress, parse
+from gateway.wire.topics import OWN, GatewayAddress, parse
+from tests.gateway.ledgers import boot_report
 
 BASE = GatewayAddress("link43", "ps1", "gw1")
 KEY = "link43/ps1/gw1"
@@ -46,6 +47,14 @@ class Scene:
     def quality(self, device: str, tag: str, quality: int, time_ns: int, reason: str = "why") -> None:
         event = Event(time_ns, 7, 1, "quality", device, tag, quality, None, reason, reason)
         self.take(f"{device}/event", event.encode())
+
+    def ledger(self, payload: bytes, ingest: str = "ingest-1", retained: bool = False) -> None:
+        self.picture.take_ledger("link43", ingest, payload, retained)
+
+    def told(self) -> list[dict[str, Any]]:
+        """Return what the browser is told of the gateway's ledger."""
+        (gateway,) = self.picture.changes(0)["gateways"]
+        return gateway.get("ledger", [])
 
     def rows(self, since: int = 0) -> dict[int, tuple[Any, Any, int]]:
         """Return row -> value, age in ms, quality of what changed."""
@@ -247,6 +256,123 @@ def test_a_gateway_is_found_by_its_key_or_by_an_id_that_only_one_has() -> None:
     assert other is not None
     scene.picture.take(other, encode_status("online", 1, "0.1.0", NOW, {}), True)
     assert scene.picture.find("gw1") is None
+
+
+def test_what_the_database_has_of_a_gateway_is_told_with_all_its_boots_together() -> None:
+    scene = Scene()
+    boots = (
+        boot_report("gw1", 6, why={"dropped": [(1, 2)]}),
+        boot_report("gw1", 7, missing=[(5, 9)], waiting=[(8, 9)], complete_time=NOW - 5 * S),
+        boot_report("gw1", 8, absent={"ft-101": {"BadTimeout": 37}}),
+        boot_report("gw2", 1, parked=[(1, 4)]),
+    )
+    scene.ledger(ledger_message(*boots, time_ns=NOW - S))
+    assert scene.told() == [
+        {
+            "share": "ingest", "ingest": "ingest-1", "gateway": "gw1", "heard": NOW // 10**6,
+            "complete": (NOW - 5 * S) // 10**6, "waiting": 2, "parked": 0, "counts": {"lost": 3, "dropped": 2},
+            "holes": [
+                {"why": "lost", "boot": 7, "frames": 3, "ranges": "5-7"},
+                {"why": "dropped", "boot": 6, "frames": 2, "ranges": "1-2"},
+            ],
+            "absent": [{"device": "ft-101", "quality": "BadTimeout", "samples": 37}], "absent_samples": 37,
+        },
+    ]  # fmt: skip
+    json.dumps(scene.picture.changes(0), allow_nan=False)
+
+
+def test_a_ledger_is_told_once_and_again_when_it_changes_and_to_a_gateway_that_comes_later() -> None:
+    scene = Scene()
+    tick = scene.picture.tick
+    scene.ledger(ledger_message(boot_report("gw1", 7), time_ns=NOW))
+    (told,) = scene.picture.changes(tick)["gateways"]
+    assert set(told) == {"key", "ledger", "heard"}
+    tick = scene.picture.tick
+    scene.ledger(ledger_message(boot_report("gw2", 7), ingest="other", share="other", time_ns=NOW), "other")
+    assert "gateways" not in scene.picture.changes(tick)  # it says nothing of this one
+    scene.picture.take_ledger("link44", "ingest-1", ledger_message(boot_report("gw1", 7), time_ns=NOW), False)
+    assert "gateways" not in scene.picture.changes(tick)
+    other = parse("corridor/v1/link44/ps1/gw1/status")
+    assert other is not None
+    scene.picture.take(other, encode_status("online", 1, "0.1.0", NOW, {}), True)
+    (told,) = scene.picture.changes(tick)["gateways"]
+    assert len(told["ledger"]) == 1
+
+
+def test_of_the_ingests_of_a_share_the_newest_word_counts_and_every_share_is_told() -> None:
+    scene = Scene()
+    for ingest, share, after, parked in (("a", "live", 9, 1), ("b", "live", 8, 2), ("c", "archive", 1, 3)):
+        payload = ledger_message(
+            boot_report("gw1", 7, parked=[(1, parked)]), ingest=ingest, share=share, time_ns=NOW - 60 * S + after * S
+        )
+        scene.ledger(payload, ingest)
+    assert [(one["share"], one["ingest"], one["parked"]) for one in scene.told()] == [
+        ("archive", "c", 3), ("live", "a", 1),
+    ]  # fmt: skip
+    scene.ledger(b"", "a", retained=True)  # an ingest that is no more: its retained message was emptied
+    assert [one["ingest"] for one in scene.told()] == ["c", "b"]
+    scene.ledger(b"", "b", retained=True)
+    scene.ledger(b"", "c", retained=True)
+    assert scene.told() == []
+
+
+def test_a_retained_ledger_is_as_old_as_it_says_and_a_live_one_is_new() -> None:
+    scene = Scene()
+    message = ledger_message(boot_report("gw1", 7), time_ns=NOW - 600 * S)
+    scene.ledger(message, retained=True)
+    assert scene.told()[0]["heard"] == (NOW - 600 * S) // 10**6
+    scene.ledger(message)  # the ingest's clock is slow, but it lives
+    assert scene.told()[0]["heard"] == NOW // 10**6
+    scene.ledger(ledger_message(boot_report("gw1", 7), time_ns=NOW + 600 * S), retained=True)
+    assert scene.told()[0]["heard"] == NOW // 10**6
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"[" * 100_000, b"\xff", b"[]", b"{}", b'{"ingest":"ingest-1","share":"s","time":1e999,"gateways":[]}',
+        b'{"ingest":"ingest-1","share":"s","time":%d,"gateways":[]}' % (NOW + 2 * 86_400 * S),
+        b'{"ingest":"ingest-1","share":"s","time":0,"gateways":[]}',
+        b'{"ingest":"ingest-1","share":"s","time":%d,"gateways":{"gw1":{}}}' % NOW,
+        b'{"ingest":"another","share":"s","time":%d,"gateways":[]}' % NOW,
+        ledger_message(boot_report("gw1", 7, missing=[(0, 5)]), time_ns=NOW),
+        ledger_message(boot_report("gw1", 7, absent={"ft-101": {"BadTimeout": -5}}), time_ns=NOW),
+        ledger_message(boot_report("gw1", 7, why={"dropped": "1-3"}), time_ns=NOW),
+    ],
+    ids=lambda payload: repr(payload[:60]),
+)  # fmt: skip
+def test_a_ledger_that_cannot_be_read_is_counted_and_the_last_one_stays(payload: bytes) -> None:
+    scene = Scene()
+    scene.ledger(ledger_message(boot_report("gw1", 7, parked=[(1, 1)]), time_ns=NOW))
+    before = scene.picture.changes(0)
+    scene.ledger(payload)
+    assert scene.picture.broken == 1
+    assert scene.picture.changes(0) == before
+
+
+def test_more_ingests_than_a_corridor_can_have_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.console.ledgers.MAX_INGESTS", 2)
+    scene = Scene()
+    for name in ("a", "b", "c", "a"):
+        scene.ledger(ledger_message(boot_report("gw1", 7), ingest=name, share=name, time_ns=NOW), name)
+    assert scene.picture.broken == 1
+    assert [one["share"] for one in scene.told()] == ["a", "b"]
+
+
+def test_what_a_gateway_says_of_itself_is_shown_and_breaks_nothing() -> None:
+    scene = Scene()
+    scene.take("alarms", encode_alarms(NOW, [own_alarm("spool"), own_alarm("refused")]), retained=True)
+    (told,) = scene.picture.changes(0)["gateways"]
+    assert [(one["key"], one["device"], one["tag"]) for one in told["alarms"]] == [
+        ("gateway//spool", "gateway", ""), ("gateway//refused", "gateway", ""),
+    ]  # fmt: skip
+    for reason in ("spool:raise", "spool:dropped", "refused:clear", "clock"):
+        event = Event(NOW, 7, 1, "alarm", OWN, "", 0, None, reason, "text")
+        scene.take(f"{OWN}/event", event.encode())
+    scene.take("health", b'{"clock":{"state":"holdover","offset_s":0.1}}')
+    assert scene.picture.broken == 0
+    assert scene.picture.gateways[KEY].heard_ns == NOW
+    assert scene.picture.gateways[KEY].health["clock"]["state"] == "holdover"
 
 
 async def test_wait_ends_with_the_change() -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import aiohttp
 import pytest
 from console_bench import Broker, Console, running
-from console_fake import FakeGateway, connected, device, tag
+from console_fake import FakeGateway, connected, device, own_alarm, tag
 
 from drivers.quality import BAD_DEVICE_FAILURE
 from gateway.console import feed, guard
 from gateway.history.store import Series, Store, StoreAway, Trend
 from gateway.wire.events import AlarmRecord
 from gateway.wire.topics import GatewayAddress
+from tests.gateway.ledgers import boot_report
 
 GW1 = GatewayAddress("link43", "ps1", "gw1")
 GW2 = GatewayAddress("link43", "ps2", "gw2")
@@ -147,6 +148,27 @@ async def test_an_acknowledgement_goes_to_the_gateway_and_its_answer_comes_back(
         assert set(command) == {"id", "expires", "by", "key"}
         assert 0 < command["expires"] - time.time_ns() < 11e9
         assert gw2.commands == []
+
+
+async def test_the_ledgers_of_all_ingests_reach_the_browser(broker: Broker) -> None:
+    async with bench(broker) as (client, (gw1, _)):
+        await gw1.ledger(boot_report("gw1", 7), boot_report("gw2", 3, absent={"bv-9": {"BadTimeout": 37}}))
+        await client.when(lambda g: len(g.get("ledger", [])) == 1)
+        await gw1.ledger(boot_report("gw1", 7, parked=[(1, 2)]), ingest="ingest-2", share="archive")
+        found = await client.when(lambda g: len(g["ledger"]) == 2)
+        assert [(one["share"], one["parked"]) for one in found["ledger"]] == [("archive", 2), ("ingest", 0)]
+        found = await client.when(lambda g: g.get("ledger"), "gw2")
+        assert found["ledger"][0]["absent"] == [{"device": "bv-9", "quality": "BadTimeout", "samples": 37}]
+
+
+async def test_an_alarm_of_the_gateway_itself_is_acknowledged_like_any_other(broker: Broker) -> None:
+    async with bench(broker) as (client, (gw1, _)):
+        await gw1.alarm(own_alarm("spool"))
+        found = await client.when(lambda g: g["alarms"])
+        _, body = await client.acknowledge(found["alarms"][0]["key"])
+        assert body["answers"][0]["ok"]
+        await client.when(lambda g: g["alarms"][0]["state"] == "acked")
+        assert [command["key"] for command in gw1.commands] == ["gateway//spool"]
 
 
 async def test_refusals_and_their_reasons_reach_the_operator(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,6 +336,8 @@ async def test_no_message_of_any_publisher_ends_the_console_or_its_answers(broke
             ("bv-1/event", b'{"kind":"quality","tag":"pressure","time":1,"quality":%d}' % 2**33),
         ):
             await gw1.client.publish(f"{GW1.base}/{leaf}", payload, 1)
+        for payload in (deep, b"[]", b'{"ingest":"x","share":"s","time":Infinity,"gateways":[]}', b"\xff"):
+            await gw1.client.publish("corridor/v1/link43/ledger/x", payload, 1, retain=True)
         await gw1.frame("bv-1", {"pressure": 53.25})
         await client.when(lambda g: values(g)[2] == 53.25)
         async with client.session.ws_connect(client.url + "api/stream", headers={"Origin": client.origin}) as stream:

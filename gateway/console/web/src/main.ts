@@ -6,7 +6,7 @@ import { Header, SCREENS } from "./header";
 import type { Code } from "./i18n";
 import { t } from "./i18n";
 import { alarmMark } from "./marks";
-import type { Alarm, Change, Step } from "./model";
+import type { Alarm, Change, Gateway, Step } from "./model";
 import { Model, isUnacknowledged, placeOf } from "./model";
 import { age, kp } from "./format";
 import type { Context, Screen } from "./screen";
@@ -144,18 +144,19 @@ function schedule(): void {
 /** The newest alarm that nobody has acknowledged stands at the foot of every screen but the alarm list. */
 function showNewest(): void {
   let found: Alarm | null = null;
+  let where: Gateway | null = null;
   let n = 0;
-  for (const [, alarm] of model.alarms()) {
+  for (const [gateway, alarm] of model.alarms()) {
     if (!isUnacknowledged(alarm)) continue;
     n += 1;
-    if (!found || alarm.since > found.since) found = alarm;
+    if (!found || alarm.since > found.since) [where, found] = [gateway, alarm];
   }
   newest.hidden = found === null || current === "alarms";
-  if (!found || newest.hidden) return;
-  const id = `${found.key} ${found.state} ${n}`;
+  if (!found || !where || newest.hidden) return;
+  const id = `${where.key} ${found.key} ${found.state} ${n}`;
   if (newest.dataset["id"] !== id) {
     newest.dataset["id"] = id;
-    const place = [found.line, found.kp_m === null ? "" : `KP ${kp(found.kp_m)}`, placeOf(found)].filter(Boolean).join(" · ");
+    const place = [found.line, found.kp_m === null ? "" : `KP ${kp(found.kp_m)}`, placeOf(where, found)].filter(Boolean).join(" · ");
     newest.replaceChildren(
       alarmMark(found),
       h("b", {}, alarmSentence(found)),

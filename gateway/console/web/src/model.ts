@@ -42,9 +42,24 @@ export interface Alarm {
   by: string;
 }
 
-/** What an alarm is about: a tag, or a whole device. */
-export function placeOf(alarm: Alarm): string {
+const OWN = "gateway"; // the device of an alarm that a gateway has of itself
+
+/** Whether a gateway speaks of itself: of its disk, or of a broker that refuses. */
+export function isOwn(gateway: Gateway, alarm: Alarm): boolean {
+  return alarm.device === OWN && !alarm.tag && !gateway.devices.some((device) => device.name === OWN);
+}
+
+/** What an alarm is about: a tag, a whole device, or the gateway itself. */
+export function placeOf(gateway: Gateway, alarm: Alarm): string {
+  if (isOwn(gateway, alarm)) return gateway.id;
   return alarm.tag ? `${alarm.device}/${alarm.tag}` : alarm.device;
+}
+
+/** Where more of it is to be seen: the trend of a tag, the values of a device, the gateways. */
+export function hrefOf(gateway: Gateway, alarm: Alarm): string {
+  if (isOwn(gateway, alarm)) return "#/overview";
+  if (!alarm.tag) return `#/values/${encodeURIComponent(alarm.device)}`;
+  return `#/trend/${encodeURIComponent(`${gateway.key}/${alarm.device}/${alarm.tag}`)}`;
 }
 
 export interface Health {
@@ -52,6 +67,20 @@ export interface Health {
   polls?: Record<string, number>;
   spool?: { state?: string; unsent?: number; dropped?: number; bytes?: number };
   clock?: { state?: string; offset_s?: number };
+}
+
+/** What one share of ingests, hence one database, has of a gateway; `counts` and `holes` say why frames are not there. */
+export interface Ledger {
+  share: string;
+  ingest: string;
+  heard: number;
+  complete: number | null;
+  waiting: number;
+  parked: number;
+  counts: Record<string, number>;
+  holes: { why: string; boot: number; frames: number; ranges: string }[];
+  absent: { device: string; quality: string; samples: number }[];
+  absent_samples: number;
 }
 
 export interface Part {
@@ -67,6 +96,7 @@ interface GatewayStep {
   status?: { state?: string; boot?: number; version?: string; time?: number };
   health?: Health;
   alarms?: Alarm[];
+  ledger?: Ledger[];
   rows?: { i: number[]; v: (number | null)[]; a: (number | null)[]; q: number[]; why: Record<string, string> };
 }
 
@@ -154,6 +184,7 @@ export class Gateway {
   status: { state?: string; boot?: number; version?: string; time?: number } = {};
   health: Health = {};
   alarms: Alarm[] = [];
+  ledger: Ledger[] = [];
   heard = 0;
 
   constructor(readonly key: string) {
@@ -238,6 +269,7 @@ export class Model {
     if (step.heard !== undefined) gateway.heard = step.heard;
     if (step.status) gateway.status = step.status;
     if (step.health) gateway.health = step.health;
+    if (step.ledger) gateway.ledger = step.ledger;
     if (step.alarms) {
       gateway.alarms = step.alarms;
       change.alarms = true;

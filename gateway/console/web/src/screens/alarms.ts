@@ -5,7 +5,7 @@ import { age, kp, moment, unitSign } from "../format";
 import { t, word } from "../i18n";
 import { mark, priorityOf } from "../marks";
 import type { Alarm, Change, Gateway } from "../model";
-import { isUnacknowledged, placeOf } from "../model";
+import { hrefOf, isUnacknowledged, placeOf } from "../model";
 import type { Context, Screen } from "../screen";
 import { recall, remember } from "../settings";
 import { alarmSentence, figures } from "../words";
@@ -43,9 +43,8 @@ class Row {
     private readonly list: Alarms,
   ) {
     const { alarm, gateway } = entry;
-    const name = placeOf(alarm);
+    const name = placeOf(gateway, alarm);
     this.box.setAttribute("aria-label", t("alarms.select", { name, alarm: alarm.alarm }));
-    const point = `${gateway.key}/${name}`;
     this.element = h(
       "tr",
       { tabindex: "-1", "data-key": entry.id },
@@ -55,7 +54,7 @@ class Row {
       h("td", { class: "where n", "data-name": "KP" }, kp(alarm.kp_m)),
       h("td", { class: "line", "data-name": t("column.line") }, alarm.line),
       h("td", { class: "asset", "data-name": t("column.asset") }, alarm.asset),
-      h("td", { class: "tag" }, h("a", { href: `#/trend/${encodeURIComponent(point)}` }, name)),
+      h("td", { class: "tag" }, h("a", { href: hrefOf(gateway, alarm) }, name)),
       this.text,
       this.value,
       this.age,
@@ -194,7 +193,7 @@ export class Alarms implements Screen {
         return true;
       case "Enter":
         if (!this.current || event.target !== this.current.element) return false;
-        this.context.go(`#/trend/${encodeURIComponent(`${this.current.entry.gateway.key}/${this.current.entry.alarm.device}/${this.current.entry.alarm.tag}`)}`);
+        this.context.go(hrefOf(this.current.entry.gateway, this.current.entry.alarm));
         return true;
       case "Escape":
         if (this.picked().length) {

@@ -11,9 +11,10 @@ import { ValueCell, shown, trendHref } from "../cells";
 import { h, setAttribute, setClass, setText, svg } from "../dom";
 import { kp, moment, number } from "../format";
 import { t, word } from "../i18n";
+import { LedgerLine } from "../ledger";
 import { alarmMark, byUrgency } from "../marks";
 import type { Alarm, Change, Device, Gateway, Model, Point } from "../model";
-import { isActive, isBad, isUnacknowledged } from "../model";
+import { isActive, isBad, isOwn, isUnacknowledged } from "../model";
 import type { Context, Screen } from "../screen";
 import { inPlace } from "./values";
 
@@ -59,6 +60,7 @@ export class Overview implements Screen {
   private updates: Update[] = [];
   private watches: IntersectionObserver[] = [];
   private width = 0;
+  private readonly opened = new Set<string>(); // gateways whose ledger is open
 
   constructor(private readonly context: Context) {
     this.root = h("section", { class: "screen overview", tabindex: "-1", "aria-label": t("screen.overview") }, this.blank, this.strips, this.gateways);
@@ -110,7 +112,7 @@ export class Overview implements Screen {
     }
     this.strips.replaceChildren(...parts);
     this.gateways.replaceChildren(...this.gatewayTable());
-    if (focused) this.strips.querySelector<HTMLElement>(`[data-stop="${CSS.escape(focused)}"]`)?.focus();
+    if (focused) this.root.querySelector<HTMLElement>(`[data-stop="${CSS.escape(focused)}"]`)?.focus();
   }
 
   /** A strip that is scrolled out of view rests. */
@@ -150,10 +152,19 @@ export class Overview implements Screen {
     for (const gateway of model.gateways.values()) {
       const cells = [h("td"), h("td"), h("td"), h("td"), h("td"), h("td"), h("td")] as const;
       const [state, heard, links, polls, spool, clockCell, version] = cells;
-      const row = h("tr", {}, h("th", { scope: "row" }, h("a", { href: `#/values/${encodeURIComponent(gateway.id)}` }, gateway.id)), ...cells);
+      const marks = h("span", { class: "marks" });
+      for (const alarm of gateway.alarms.filter((one) => isOwn(gateway, one) && isActive(one)).sort(byUrgency)) {
+        marks.append(h("a", { href: `#/alarms/${encodeURIComponent(`${gateway.id} ${alarm.device}`)}` }, alarmMark(alarm)));
+      }
+      const name = h("a", { href: `#/values/${encodeURIComponent(gateway.id)}` }, gateway.id);
+      const row = h("tr", {}, h("th", { scope: "row" }, name, " ", marks), ...cells);
+      const ledger = new LedgerLine(model, gateway, this.opened);
+      const second = h("tr", {}, h("td", { colspan: cells.length + 1 }, ledger.element));
       const update = (): void => {
         const isDown = model.isDown(gateway);
-        setClass(row, isDown ? "down" : "");
+        setClass(row, isDown ? "first down" : "first");
+        setClass(second, isDown ? "down" : "");
+        ledger.update();
         setText(state, isDown ? t("gateway.offline") : t("gateway.online"));
         setText(heard, gateway.heard ? moment(gateway.heard, model.now()) : t("time.unknown"));
         const all = Object.entries(gateway.health.links ?? {});
@@ -167,7 +178,7 @@ export class Overview implements Screen {
       };
       update();
       this.updates.push(update);
-      body.append(row);
+      body.append(row, second);
     }
     const heads = ["gateway.name", "gateway.state", "gateway.heard", "gateway.links", "gateway.polls", "gateway.spool", "gateway.clock", "gateway.version"] as const;
     return [
