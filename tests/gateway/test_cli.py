@@ -372,7 +372,7 @@ def test_a_segment_that_cannot_be_read_is_damage_with_a_reason(tmp_path, monkeyp
 
     whole = verify_module.scan
     monkeypatch.setattr(verify_module, "scan", scan)
-    (tmp_path / "0000000001.spool").write_bytes(b"")
+    (tmp_path / "meta").write_bytes(b"")
     (tmp_path / "0000000099.spool").write_bytes(b"")
     assert cli.main(["spool", "verify", str(tmp_path), "--json"]) == 0
     told = capsys.readouterr()
