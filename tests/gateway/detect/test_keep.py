@@ -6,6 +6,7 @@ import pytest
 from drivers.points import Point
 from gateway.acquire.plan import plan
 from gateway.detect.detector import Turn
+from gateway.detect.flags import HIGH
 from gateway.detect.keep import Learnt
 from tests.gateway import build
 
@@ -44,6 +45,16 @@ def same_state(one, other):
         for name, column in a.state().items():
             if a.axes.get(name, "tag") is not None:
                 assert np.array_equal(column, b.state()[name], equal_nan=True), f"{a.name}.{name}"
+
+
+def test_a_limit_that_is_tightened_over_a_restart_holds_from_the_first_frame():
+    made, tighter = (table("a", ("d1",), limits=(build.NAN, build.NAN, high, build.NAN)) for high in (100.0, 80.0))
+    first = Learnt(made, None)
+    feed(first.bank, np.full((5, 1), 90.0))
+    second = Learnt(tighter, first.packed().encode())
+    assert second.found == 1
+    ((flags, _),) = feed(second.bank, np.full((1, 1), 90.0), start=5)
+    assert flags[0] == HIGH
 
 
 def test_a_restart_goes_on_where_the_last_run_ended():
