@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from gateway.alarm.state import State, Step, after
 from gateway.detect import flags as bits
 from gateway.model.frame import TagTable
@@ -77,6 +79,13 @@ class AlarmEngine:
         """Return every alarm that is not normal, in the order in which they were first raised."""
         return [self._record(key, alarm) for key, alarm in self._alarms.items()]
 
+    def turn_to(self, table: TagTable) -> None:
+        """Know another table; the alarms that stood have to be restored, as after a restart."""
+        self._table = table
+        self._alarms.clear()
+        self._names.clear()
+        self.revision += 1
+
     def restore(self, records: Iterable[AlarmRecord]) -> tuple[list[tuple[int, int]], list[AlarmRecord]]:
         """Take the standing alarms of the last run.
 
@@ -100,11 +109,12 @@ class AlarmEngine:
     def _key_of(self, record: AlarmRecord) -> tuple[int, int] | None:
         """Return the key of an alarm that this configuration can raise."""
         table = self._table
+        live = (i for i, device in enumerate(table.devices) if device.name == record.device and i not in table.gone)
+        number = next(live, None)
         if record.alarm == COMMUNICATION:
-            names = [device.name for device in table.spec.devices]
-            return (-1 - names.index(record.device), 0) if record.device in names else None
-        for row, tag in enumerate(table.tags):
-            if tag.name == record.tag and table.spec.devices[int(table.device_of[row])].name == record.device:
+            return None if number is None else (-1 - number, 0)
+        for row in np.flatnonzero(table.device_of == number).tolist() if number is not None else ():
+            if table.tags[row].name == record.tag:
                 for bit, column in LIMIT_COLUMN.items():
                     if bits.NAMES[bit] == record.alarm and not math.isnan(table.limit[row, column]):
                         return (row, bit)
@@ -134,7 +144,7 @@ class AlarmEngine:
     def _record(self, key: tuple[int, int], alarm: _Alarm) -> AlarmRecord:
         row, bit = key
         if row < 0:
-            device = self._table.spec.devices[-1 - row]
+            device = self._table.devices[-1 - row]
             return AlarmRecord(
                 device=device.name,
                 tag="",
@@ -153,7 +163,7 @@ class AlarmEngine:
                 by=alarm.by,
             )
         tag = self._table.tags[row]
-        device = self._table.spec.devices[int(self._table.device_of[row])]
+        device = self._table.devices[int(self._table.device_of[row])]
         column = LIMIT_COLUMN.get(bit)
         limit = float(self._table.limit[row, column]) if column is not None else None
         return AlarmRecord(

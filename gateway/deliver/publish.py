@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,9 +42,13 @@ class DeliveryCounters:
 
 @dataclass(slots=True)
 class _Lane:
-    """The live lane of one device: frames that wait, and whether a message is on its way or the lane rests."""
+    """The live lane of one device: frames that wait, and whether a message is on its way or the lane rests.
+
+    catalog  of its frames: a device that is configured no longer keeps the one that knew it
+    """
 
     topic: str
+    catalog: str
     waiting: deque[tuple[int, bytes]] = field(default_factory=deque)
     busy: bool = False
     rests_until_s: float = 0.0
@@ -57,8 +61,7 @@ class Publisher:
         self.counters = DeliveryCounters()
         self._address = address
         self._spool = spool
-        self._catalog = catalog
-        self._lanes = [_Lane(address.device(name, "data")) for name in devices]
+        self._lanes = [_Lane(address.device(name, "data"), catalog) for name in devices]
         self._offered: list[_Lane] = []
         self._client: Client | None = None
         self.connected = asyncio.Event()  # a broker is there and takes frames
@@ -70,6 +73,13 @@ class Publisher:
         self._position = START
         self._is_rewound = False  # the backlog has to begin again: it has passed by a frame that is now wanted
         self._writers: dict[ScanText, LineWriter] = {}
+
+    def turn_to(self, devices: Sequence[str], gone: Collection[int], catalog: str) -> None:
+        """Take frames of more devices, by number; what still waits of those that are gone goes out as before."""
+        for number, lane in enumerate(self._lanes):
+            if number not in gone:
+                lane.catalog = catalog
+        self._lanes += [_Lane(self._address.device(name, "data"), catalog) for name in devices[len(self._lanes) :]]
 
     def offer(self, device: int, seq: int, line: bytes) -> None:
         """Take a frame of a device; while nobody is there, the spool alone keeps it."""
@@ -120,7 +130,7 @@ class Publisher:
                 lane.busy = False
 
         try:
-            client.send(lane.topic, message(self._spool.boot, self._catalog, frames), acked)
+            client.send(lane.topic, message(self._spool.boot, lane.catalog, frames), acked)
         except MqttError:
             self._claimed.difference_update(seqs)
             lane.busy = False

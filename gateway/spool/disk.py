@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.model.durable import replace_file, sync_folder
 from gateway.model.frame import Frame
@@ -46,7 +47,7 @@ from gateway.spool.record import (
     segment_header,
 )
 from gateway.spool.segment import Segment, name_of, scan, segments_in
-from gateway.spool.spool import START, Position, SpoolState, SpoolStatistics, Unsent, improvised_boot
+from gateway.spool.spool import START, Edition, Position, SpoolState, SpoolStatistics, Unsent, improvised_boot
 from gateway.wire.frame_lines import ScanText, encode_texts
 
 log = logging.getLogger(__name__)
@@ -96,11 +97,10 @@ class DiskSpool:
         """Open or make the spool; raises OSError only if the folder cannot be made or read."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._catalog = catalog
-        self._texts = tuple(texts)
-        self._decimals = [np.array(text.decimals, np.int8) for text in texts]
+        self._editions = [Edition(1, catalog, tuple(texts))]
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
+        self._has_shrunk = False
         self._state: SpoolState = "ok"
         self._errors: list[str] = []
         self._pending: deque[SpooledFrame] = deque()
@@ -129,6 +129,13 @@ class DiskSpool:
         self._acked[self.boot] = RangeSet()
         if is_writable:
             self._try(lambda: self._make_room(0))
+
+    def turn_to(self, catalog: str, texts: Sequence[ScanText], max_bytes: int) -> None:
+        """Take frames of another configuration from next_seq on; the folder shrinks with the next commit."""
+        self._editions.append(Edition(self.next_seq, catalog, tuple(texts)))
+        self._has_shrunk = self._has_shrunk or max_bytes < self._max_bytes
+        self._max_bytes = max_bytes
+        self._segment_bytes = min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
 
     def append(self, frame: Frame) -> None:
         """Take a frame whose seq is next_seq; it is safe after the next commit."""
@@ -219,7 +226,7 @@ class DiskSpool:
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
         async with self._lock:
             frames = list(self._pending)
-            if not frames and not self._cursor_dirty:
+            if not frames and not self._cursor_dirty and not self._has_shrunk:
                 return
             self._in_commit = frames[-1].seq if frames else 0
             done = await asyncio.to_thread(self._commit, frames)
@@ -227,6 +234,9 @@ class DiskSpool:
             for frame in frames if done else ():
                 self._pending.popleft()
                 self._pending_values -= frame.value.size
+            first = self._pending[0].seq if self._pending else self.next_seq
+            while len(self._editions) > 1 and self._editions[1].first_seq <= first:
+                del self._editions[0]
 
     async def unsent(self, after: Position, want: Callable[[int, int], bool]) -> Unsent | None:
         """Return the next batch behind `after` with unacknowledged frames for which want(boot, seq) holds, or None."""
@@ -265,6 +275,8 @@ class DiskSpool:
 
     def _commit(self, frames: Sequence[SpooledFrame]) -> bool:
         """Write and sync; returns whether the frames are safe."""
+        if self._has_shrunk:
+            self._has_shrunk = not self._try(lambda: self._make_room(0))
         if not self._try(lambda: self._write(frames)):
             return False
         if frames and self._print_commits:
@@ -290,33 +302,36 @@ class DiskSpool:
         return True
 
     def _write(self, frames: Sequence[SpooledFrame]) -> None:
-        """Write frames with successive numbers, in batches that fit a segment, and sync."""
+        """Write frames with successive numbers and one edition, in batches that fit a segment, and sync."""
+        editions = list(self._editions)
+        begins = {edition.first_seq for edition in editions}
         runs: list[list[SpooledFrame]] = []
         for frame in frames:
-            if not runs or runs[-1][-1].seq + 1 != frame.seq:
+            if not runs or runs[-1][-1].seq + 1 != frame.seq or frame.seq in begins:
                 runs.append([])
             runs[-1].append(frame)
         for run in runs:
-            self._write_run(run)
+            edition = next(each for each in reversed(editions) if each.first_seq <= run[0].seq)
+            self._write_run(run, edition, edition.decimals)
 
-    def _write_run(self, run: list[SpooledFrame]) -> None:
-        body = encode_frames(self._catalog, run, self._decimals)
-        schema = encode_texts(self._catalog, self._texts)
+    def _write_run(self, run: list[SpooledFrame], edition: Edition, decimals: Sequence[NDArray[np.int8]]) -> None:
+        body = encode_frames(edition.catalog, run, decimals)
+        schema = encode_texts(edition.catalog, edition.texts)
         room = self._segment_bytes - HEADER_BYTES - len(schema) - 4 * 1024
         if len(body) > room:
             if len(run) == 1:
                 raise OSError(errno.EFBIG, f"one frame needs {len(body)} bytes, a segment has room for {room}")
-            self._write_run(run[: len(run) // 2])
-            self._write_run(run[len(run) // 2 :])
+            self._write_run(run[: len(run) // 2], edition, decimals)
+            self._write_run(run[len(run) // 2 :], edition, decimals)
             return
-        segment = self._segment_for(len(body) + 2 * BATCH_ROOM, len(schema) + BATCH_ROOM)
+        segment = self._segment_for(len(body) + 2 * BATCH_ROOM, edition.catalog, len(schema) + BATCH_ROOM)
         fd = os.open(segment.path, os.O_WRONLY)
         try:
-            if self._catalog not in segment.schemas:
+            if edition.catalog not in segment.schemas:
                 batch = pack_batch(segment.number, self.boot, SCHEMA, 0, 0, 0, schema)
                 _pwrite(fd, batch, segment.end)
                 segment.end += len(batch)
-                segment.schemas[self._catalog] = self._texts
+                segment.schemas[edition.catalog] = edition.texts
             n_values = sum(frame.n_good for frame in run)
             batch = pack_batch(segment.number, self.boot, FRAMES, run[0].seq, len(run), n_values, body)
             _pwrite(fd, batch, segment.end)
@@ -330,11 +345,11 @@ class DiskSpool:
         with self._guard:
             self._committed[self.boot].add(run[0].seq, run[-1].seq)
 
-    def _segment_for(self, n_bytes: int, schema_bytes: int) -> Segment:
+    def _segment_for(self, n_bytes: int, catalog: str, schema_bytes: int) -> Segment:
         """Return the segment that has room for a batch, a new one if the last has not."""
         if self._segments:
             last = self._segments[-1]
-            need = n_bytes + (0 if self._catalog in last.schemas else schema_bytes)
+            need = n_bytes + (0 if catalog in last.schemas else schema_bytes)
             if last.end + need <= last.size:
                 return last
         number = 1 + max(self._dropped_through, self._segments[-1].number if self._segments else 0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gateway.model.frame import Frame
 from gateway.spool.record import SpooledFrame
@@ -42,6 +45,20 @@ class SpoolStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Edition:
+    """How the frames from `first_seq` on are written; it changes with the configuration."""
+
+    first_seq: int
+    catalog: str
+    texts: tuple[ScanText, ...]
+
+    @property
+    def decimals(self) -> list[NDArray[np.int8]]:
+        """int8[rows] of each scan: how its values are scaled."""
+        return [np.array(text.decimals, np.int8) for text in self.texts]
+
+
+@dataclass(frozen=True, slots=True)
 class Unsent:
     """Committed frames of one batch that nobody has acknowledged, and how their lines look."""
 
@@ -60,6 +77,10 @@ class Spool(Protocol):
 
     def append(self, frame: Frame) -> None:
         """Take a frame whose seq is next_seq; it is safe after the next commit."""
+        ...
+
+    def turn_to(self, catalog: str, texts: Sequence[ScanText], max_bytes: int) -> None:
+        """Take frames of another configuration from next_seq on, and keep no more than max_bytes from now on."""
         ...
 
     async def commit(self) -> None:
