@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gateway.detect.keep import Learnt
 
 SWITCH_S: Final = 0.0005  # how long the thread may keep the processor from a poll; Python's default is 5 ms
-MAX_GONE_ROWS: Final = 10_000  # of devices that were removed or polled anew: at 4 kB each a tenth of the unit's memory
+MAX_GONE_ROWS: Final = 5_000  # of devices that were removed or polled anew: 20 MB, and 5 ms more of a halt
 
 
 class Refused(Exception):

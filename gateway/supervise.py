@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +27,7 @@ FIRST_POLLS_NS: Final = 10 * NS  # of a meter that is asked for the first time l
 STEP_TIMEOUTS: Final = 4  # a dial, a silence and a fence stand before an answer, each with a time-out of its own
 STEP_S: Final = 5.0  # and what a busy machine adds
 NEVER_NS: Final = 2**63 - 1
+MAX_WAITING: Final = 16  # messages; a supervisor that takes none for longer has troubles of its own
 MAX_STATUS: Final = 200  # characters: a line of systemctl
 
 
@@ -98,6 +100,7 @@ class Supervisor:
         usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", str(os.getpid()))
         is_ours = usec.isdecimal() and int(usec) > 0 and pid == str(os.getpid())
         self.feed_s = int(usec) / 2e6 if is_ours and self._socket else None
+        self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
         self._is_ready = False
         self._is_reloading = False
 
@@ -122,12 +125,13 @@ class Supervisor:
                 log.error("%s: no progress; the watchdog is not fed", ", ".join(stuck))
             stuck_before = stuck
             line = f"no progress: {', '.join(stuck)}" if stuck else status()
-            if line != told:
-                told = line
-                self.tell(f"STATUS={line[:MAX_STATUS]}")
-            if not stuck and self.feed_s:
-                self.tell("WATCHDOG=1")
-            rest_s = min(self.feed_s or STATUS_S, STATUS_S) if self._is_ready else LOOK_S
+            if self._send_waiting():  # else there is no room for what may as well be said later
+                if line != told:
+                    told = line
+                    self.tell(f"STATUS={line[:MAX_STATUS]}")
+                if not stuck and self.feed_s:
+                    self.tell("WATCHDOG=1")
+            rest_s = min(self.feed_s or STATUS_S, STATUS_S) if self._is_ready and not self._waiting else LOOK_S
             await clock.sleep_until(now_ns + round(rest_s * NS))
 
     def reloading(self, monotonic_ns: int) -> None:
@@ -147,10 +151,19 @@ class Supervisor:
         self.tell("STOPPING=1")
 
     def tell(self, *lines: str) -> None:
-        """Send one message; one that is not taken is lost, and nobody waits for it."""
-        if self._socket is None:
-            return
-        try:
-            self._socket.sendto("\n".join(lines).encode(), self._address)
-        except OSError as error:
-            log.debug("supervisor: %s", error)
+        """Send one message, behind those that wait because the supervisor is busy; nobody here waits for it."""
+        if self._socket is not None:
+            self._waiting.append("\n".join(lines).encode())
+            self._send_waiting()
+
+    def _send_waiting(self) -> bool:
+        """Send what waits; returns whether there is room for more. What cannot be sent at all is lost."""
+        while self._waiting and self._socket is not None:
+            try:
+                self._socket.sendto(self._waiting[0], self._address)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                log.debug("supervisor: %s", error)
+            self._waiting.popleft()
+        return True
