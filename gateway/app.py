@@ -9,6 +9,7 @@ import logging
 import signal
 from collections.abc import Coroutine, Mapping
 from dataclasses import astuple, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,16 +20,16 @@ from gateway.acquire.acquisition import Acquisition, end
 from gateway.acquire.plan import Plan, commit_phase_s
 from gateway.alarm.engine import AlarmEngine
 from gateway.alarm.journal import Journal
+from gateway.alarm.state import Step
 from gateway.capture.recorder import Recorder
-from gateway.deliver.publish import Publisher
-from gateway.model.clock import NS, Clock, SystemClock, clock_state
+from gateway.deliver.publish import Publisher, Resend
+from gateway.model.clock import NS, SystemClock, WallClock
 from gateway.model.corridor import LIMITS, Device, GatewaySpec
 from gateway.model.durable import replace_file
+from gateway.model.ranges import to_text
 from gateway.pipeline import Pipeline
 from gateway.reload import Outcome, Prepared, Refused, Requests, detectors_of, prepare
-from gateway.spool.disk import STATES, DiskSpool, InUse, hold
-from gateway.spool.memory import MemorySpool
-from gateway.spool.spool import Spool, improvised_boot
+from gateway.spool.disk import DiskSpool, InUse, hold
 from gateway.supervise import NEVER_NS, Pulse, Supervisor
 from gateway.warm import Say, compile_missing, detectors, of_line
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify
@@ -43,12 +44,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MEMORY_SPOOL_BYTES: Final = 32_000_000  # when no disk will have us: some 45 min at 1,000 values/s
 TURNAROUNDS_NS: Final = 60 * NS  # how often what the links have learnt is looked at
 COMMIT_STUCK_S: Final = 30.0  # worn cards pause for seconds; a commit that takes longer than this has no end
 TURN_STUCK_S: Final = 5.0  # frames wait for milliseconds
 LEARNT: Final = "detectors"
 LEARNT_NS: Final = 3_600 * NS  # between two writes of it: 1,000 tags are half a megabyte, so ten a day on the card
+TIDY_S: Final = 5.0  # how often it is looked whether a segment is full: one is every half hour at 1,000 values/s
+MAX_REPLIES: Final = 256  # to commands that the broker has not taken yet
 DRAIN_S: Final = 0.8  # for the last frames on their way out, likewise
 DRAIN_LOOK_S: Final = 0.02
 CONNECT_S: Final = 0.1  # for the broker, before what was read early goes to the spool alone
@@ -71,7 +73,14 @@ class Gateway:
     """One gateway: everything behind the pollers that a gateway.toml asks for."""
 
     def __init__(
-        self, plan: Plan, state: Path, acquisition: Acquisition, spool: Spool, clock: Clock, catalog: Catalog, say: Say
+        self,
+        plan: Plan,
+        state: Path,
+        acquisition: Acquisition,
+        spool: DiskSpool,
+        clock: WallClock,
+        catalog: Catalog,
+        say: Say,
     ) -> None:
         spec, table = plan.spec, plan.table
         self.plan = plan
@@ -91,7 +100,9 @@ class Gateway:
         self._acquisition = acquisition
         self._turnarounds_due_ns = 0
         self._utilisation = health.Utilisation()
-        self._commands = command.Commands({"acknowledge": self._acknowledge})
+        actions: dict[str, command.Action] = {"acknowledge": self._acknowledge, "resend": self._resend}
+        self._commands = command.Commands(actions, state / "commands.json")
+        self._replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_REPLIES)
         self._commit_phase_s = commit_phase_s(table, spec.spool_commit_s)
         self._catalog_changed = asyncio.Event()
         self._refusals_told: set[tuple[str, int]] = set()
@@ -101,6 +112,15 @@ class Gateway:
         self._n_commits = 0
         self._serving: dict[str, asyncio.Task[None]] = {}
         self.pipeline.resume(self.journal.standing())
+        self._begin_time()
+
+    def _begin_time(self) -> None:
+        """Let time go on from the last stamps, and hold stamps of a clock that is not set, if we are told to."""
+        newest_ns = self.spool.newest_ns()
+        self.clock.not_before(newest_ns)
+        if told := self.pipeline.not_before(newest_ns):
+            self._note_own("clock", told)
+        self.spool.is_holding = self.spec.clock_hold_s > 0 and self.clock.state == "unsynced"
 
     @property
     def spec(self) -> GatewaySpec:
@@ -115,6 +135,7 @@ class Gateway:
                 self._serve(tasks, "detect", self._detect())
                 await self._feed()
                 self._serve(tasks, "commit", self._commit())
+                self._serve(tasks, "tidy", self._tidy())
                 self._serve(tasks, "capture", self.recorder.run())
                 self._serve_metrics_where_asked(tasks)
                 reloading = [tasks.create_task(self._reload(tasks, reloads), name="reload")] if reloads else []
@@ -284,10 +305,36 @@ class Gateway:
             self._commit_due_ns = due_ns
             await self.clock.sleep_until(due_ns)
             await self.spool.commit()
+            self._tell_own()
             self._note_alarms()
             self._note_turnarounds()
             await asyncio.to_thread(self._commit_small_files)
             self._n_commits += 1
+
+    async def _tidy(self) -> None:
+        """Seal what is full, a piece at a time."""
+        while True:
+            await self.clock.sleep_until(self.clock.monotonic_ns() + round(TIDY_S * NS))
+            await self.spool.tidy()
+
+    def _tell_own(self) -> None:
+        """Tell what became of the gateway's own parts since the last commit: spool, clock, delivery."""
+        now_ns = self.clock.wall_ns(self.clock.monotonic_ns())
+        for name, is_wrong in (
+            ("spool", self.spool.statistics().state != "ok"),
+            ("refused", bool(self.publisher.refusals)),
+        ):
+            self.pipeline.own(name, Step.RAISE if is_wrong else Step.CLEAR, now_ns)
+        for drop in self.spool.drops():
+            frames = "; ".join(f"boot {boot}: {to_text(ranges)}" for boot, ranges in drop.ranges.items())
+            span = f"{_clock_time(drop.first_ns)} to {_clock_time(drop.last_ns)}"
+            self._note_own("spool:dropped", f"dropped {drop.frames} frames ({drop.values} values) of {span}, {frames}")
+        for text in self.clock.news():
+            log.warning("%s", text)
+            self._note_own("clock", text)
+
+    def _note_own(self, reason: str, text: str) -> None:
+        self.pipeline.note(reason, text, self.clock.wall_ns(self.clock.monotonic_ns()))
 
     def _note_alarms(self) -> None:
         """Hand the standing alarms to the journal when they changed; on the loop, which is who changes them."""
@@ -310,23 +357,43 @@ class Gateway:
         return encode_alarms(self.clock.wall_ns(self.clock.monotonic_ns()), self.engine.standing())
 
     def _commit_small_files(self) -> None:
-        for commit in (self.journal.commit, self.plan.memory.commit):
+        for commit in (self.journal.commit, self.plan.memory.commit, self._commands.commit):
             try:
                 commit()
             except OSError as error:
                 log.debug("%s", error)  # the spool on the same disk has told it already
 
     async def _deliver(self) -> None:
-        until_ns = self.clock.monotonic_ns()
-        while self.clock.monotonic_ns() < until_ns + self.spec.clock_hold_s * NS and clock_state() == "unsynced":
-            await self.clock.sleep_until(self.clock.monotonic_ns() + NS)
+        await self._fix_stamps()
         await keep_connected(
             self.spec.mqtt, f"corridor-{self.spec.id}", self._session, will=lambda: Will(*self._status("offline"))
         )
 
+    async def _fix_stamps(self) -> None:
+        """Wait for the clock, if we are told to, and fix the stamps of what was read meanwhile."""
+        began_ns = self.clock.monotonic_ns()
+
+        def is_over() -> bool:  # hold_s may be another one by then
+            return self.clock.monotonic_ns() >= began_ns + self.spec.clock_hold_s * NS
+
+        while self.spool.is_holding and self.clock.state == "unsynced" and not is_over():
+            await self.clock.sleep_until(self.clock.monotonic_ns() + NS)
+            self.clock.wall_ns(0)  # which looks at the machine's clock
+        is_set = self.clock.state != "unsynced"
+        offset_ns = self.clock.wall_ns(0)
+        for boot in {*self.spool.unfixed(), self.spool.boot} if self.spool.is_holding else self.spool.unfixed():
+            is_known = is_set and self.spool.shares_clock(boot)
+            self.spool.fix(boot, offset_ns if is_known else None)
+            if not is_known:
+                self._note_own("clock", f"stamps of boot {boot} are uncertain: it never saw the time")
+        await self.spool.commit()
+
     def _status(self, state: str) -> tuple[str, bytes]:
         now = self.clock.wall_ns(self.clock.monotonic_ns())
-        payload = encode_status(state, self.spool.boot, __version__, now, self.spool.boots())
+        spool = self.spool
+        payload = encode_status(
+            state, spool.boot, __version__, now, spool.boots(), spool.delivered(), spool.absent.counts
+        )
         return self.address.leaf("status"), payload
 
     async def _session(self, client: Client) -> None:
@@ -340,6 +407,7 @@ class Gateway:
                 tasks.create_task(self._tell_events(client), name="events")
                 tasks.create_task(self._tell_health(client), name="health")
                 tasks.create_task(self._obey(client), name="commands")
+                tasks.create_task(self._reply(client), name="replies")
         except* MqttError as group:
             raise MqttError(str(group.exceptions[0])) from None
         finally:
@@ -413,14 +481,44 @@ class Gateway:
             reply = self._commands.take(
                 topic.command, bytes(message.payload), retained=bool(message.retain), now_ns=now
             )
-            log.info("command %s: %s", topic.command, reply)
-            await self._publish(client, self.address.leaf("reply"), dumps(reply))
+            log.info("command %s: %s", topic.command, reply or "under way")
+            if reply:
+                await self._replies.put(reply)
+
+    async def _reply(self, client: Client) -> None:
+        while True:
+            await self._publish(client, self.address.leaf("reply"), dumps(await self._replies.get()))
 
     def _acknowledge(self, found: Mapping[str, Any]) -> str | None:
         key = found.get("key")
         if not isinstance(key, str):
             return "acknowledge wants 'key': device/tag/alarm"
         return self.pipeline.acknowledge(key, found["by"])
+
+    def _resend(self, found: Mapping[str, Any]) -> str | command.Later:
+        """Send frames again that the broker or the database has lost; answered when the broker has them."""
+        wanted = command.wanted_frames(found)
+        if isinstance(wanted, str):
+            return wanted
+        boot, frames = wanted
+        again, gone = self.spool.reopen(boot, frames)
+
+        def done(job: Resend) -> None:
+            if self._replies.full():
+                return  # whoever waits for it asks again
+            self._replies.put_nowait(
+                {
+                    "id": found["id"],
+                    "ok": True,
+                    "text": f"sent {job.sent.total} frames, {sum(r.total for r in job.gone.values())} are gone",
+                    "boot": boot,
+                    "sent": list(job.sent),
+                    "gone": {why: list(ranges) for why, ranges in job.gone.items()},
+                }
+            )
+
+        self.publisher.resend(Resend(boot, again, gone, done))
+        return command.Later()
 
     def health(self) -> dict[str, Any]:
         """Return the health message."""
@@ -433,8 +531,10 @@ class Gateway:
             self.recorder.counters,
             used=self._utilisation.of(self._acquisition.links, self.clock.monotonic_ns() / NS),
             unexpected=self.pipeline.unexpected,
+            clock={"state": self.clock.state, "offset_s": self.clock.offset_s},
             unjudged=None if self.pipeline.is_judging else len(self.pipeline.unjudged),
             events_dropped=self.journal.dropped,
+            up_s=(self.clock.monotonic_ns() - self._acquisition.origin_ns) / NS,
             now_ns=self.clock.wall_ns(self.clock.monotonic_ns()),
         )
 
@@ -477,6 +577,10 @@ def _read_learnt(path: Path) -> bytes | None:
         return None
 
 
+def _clock_time(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / NS, UTC).isoformat(timespec="seconds")
+
+
 def _put_aside(path: Path) -> None:
     """Keep a file that this version cannot use: the one that wrote it may come back."""
     with contextlib.suppress(OSError):
@@ -491,18 +595,6 @@ def catalog_of(plan: Plan) -> Catalog:
 
 def _folder(spec: GatewaySpec, state: Path) -> Path:
     return spec.spool_path if spec.spool_path.is_absolute() else state / spec.spool_path
-
-
-def _open_spool(plan: Plan, state: Path, catalog: str) -> Spool:
-    """Return the spool on disk, or one in memory when the disk will not have us: polling and publishing go on."""
-    folder = _folder(plan.spec, state)
-    texts = scan_texts(plan.table)
-    try:
-        return DiskSpool(folder, plan.spec.spool_max_bytes, catalog, texts)
-    except OSError as error:
-        log.error("spool %s cannot be opened (%s): frames are kept in memory only", folder, error)
-        why = STATES.get(error.errno or 0, "failing")
-        return MemorySpool(MEMORY_SPOOL_BYTES, catalog, texts, boot=improvised_boot(0), state=why)
 
 
 def _catalog_device(device: Device) -> CatalogDevice:
@@ -590,7 +682,7 @@ async def raise_bugs() -> None:
 class Process:
     """The gateway as it comes up: kernels and spool are loaded while the pollers are at work already."""
 
-    def __init__(self, plan: Plan, state: Path, acquisition: Acquisition, clock: Clock, say: Say) -> None:
+    def __init__(self, plan: Plan, state: Path, acquisition: Acquisition, clock: WallClock, say: Say) -> None:
         self._plan, self._state, self._acquisition, self._clock, self._say = plan, state, acquisition, clock, say
         self._gateway: Gateway | None = None
 
@@ -626,6 +718,6 @@ class Process:
         await gateway.run(stop, reloads)
 
 
-def _prepare(plan: Plan, state: Path, catalog: str, say: Say) -> Spool:
+def _prepare(plan: Plan, state: Path, catalog: str, say: Say) -> DiskSpool:
     compile_missing(say, of_line(plan.table))
-    return _open_spool(plan, state, catalog)
+    return DiskSpool(_folder(plan.spec, state), plan.spec.spool_max_bytes, catalog, scan_texts(plan.table))

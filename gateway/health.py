@@ -13,10 +13,12 @@ from gateway.acquire.plan import Plan
 from gateway.acquire.poll import PollCounters
 from gateway.capture.recorder import CaptureCounters
 from gateway.deliver.publish import DeliveryCounters
-from gateway.model.clock import clock_state
 from gateway.spool.spool import Spool
 
 PERIOD_S: Final = 10.0
+MEASURED_S: Final = 60.0  # of writing, before bytes a day are told
+DAY_S: Final = 86_400
+YEAR_DAYS: Final = 365.25
 LOOK_S: Final = 1.0  # how soon a changed link or spool is told
 KIB: Final = 1024
 FAULTS: Final = ("timeouts", "crc_errors", "foreign_frames", "late_frames")
@@ -40,17 +42,23 @@ def report(
     *,
     used: Mapping[str, float],
     unexpected: Mapping[str, str],
+    clock: Mapping[str, Any],
     unjudged: int | None,
     events_dropped: int,
+    up_s: float,
     now_ns: int,
 ) -> dict[str, Any]:
     """Return the health message of DESIGN section 7.
 
     used        link -> measured share of time in which it was taken
     unexpected  device -> what it said instead of its model
+    clock       state, and by how much the machine's clock is ahead of ours, s
+    up_s        since the start
     unjudged    frames that wait until the detectors are loaded, None once they are
     """
     kept = spool.statistics()
+    per_day = round(kept.written / up_s * DAY_S) if up_s >= MEASURED_S else None
+    endurance = plan.spec.spool_endurance_bytes
     total = PollCounters()
     for counters in polls.values():
         total.due += counters.due
@@ -79,16 +87,21 @@ def report(
             "dropped": kept.dropped,
             "dropped_values": kept.dropped_values,
             "damaged": kept.damaged,
+            "written_bytes": kept.written + kept.prepared,
+            "written_bytes_per_day": per_day,
+            "card_years": round(endurance / per_day / YEAR_DAYS, 1) if endurance and per_day else None,
         },
         "delivery": {
             "published": delivery.published,
             "acknowledged": delivery.acknowledged,
             "refused": delivery.refused,
+            "parked": delivery.parked,
+            "unheard": delivery.unheard,
             "events_dropped": events_dropped,
         },
         "detectors": {"state": "ready" if unjudged is None else "loading", "waiting": unjudged or 0},
         "captures": {"written": captures.written, "failed": captures.failed},
-        "clock": {"state": clock_state(), "offset_s": 0.0},
+        "clock": dict(clock),
         "memory_bytes": memory_bytes(),
     }
 
@@ -175,11 +188,14 @@ def prometheus(gateway: str, health: Mapping[str, Any]) -> str:
     for key in ("bytes", "unsent", "pending"):
         put(f"corridor_spool_{key}", "gauge", health["spool"][key])
     put("corridor_spool_oldest_seconds", "gauge", health["spool"]["oldest_s"])
-    for key in ("dropped", "dropped_values", "damaged"):
+    for key in ("dropped", "dropped_values", "damaged", "written_bytes"):
         put(f"corridor_spool_{key}_total", "counter", health["spool"][key])
     put("corridor_spool_ok", "gauge", int(health["spool"]["state"] == "ok"))
     for key, value in health["delivery"].items():
-        put(f"corridor_delivery_{key}_total", "counter", value)
+        if key == "parked":
+            put("corridor_delivery_parked", "gauge", value)
+        else:
+            put(f"corridor_delivery_{key}_total", "counter", value)
     for key, value in health["captures"].items():
         put(f"corridor_captures_{key}_total", "counter", value)
     for key in ("requests", "answers", *FAULTS, "noise_bytes", "fences", "dials"):

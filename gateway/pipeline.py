@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 
 from drivers import decode
 from drivers.quality import BAD, BAD_NO_COMMUNICATION, BAD_TIMEOUT, BAD_WAITING_FOR_INITIAL_DATA, name_of
-from gateway.alarm.engine import AlarmEngine, Transition
+from gateway.alarm.engine import COMMUNICATION, AlarmEngine, Transition
 from gateway.alarm.journal import Journal
 from gateway.alarm.state import Step
 from gateway.detect import flags as bits
 from gateway.detect.detector import Turn
 from gateway.estimate import Estimates
-from gateway.model.clock import Clock
+from gateway.model.clock import NS, STAMP_NS, STEP_NS, Clock
 from gateway.model.frame import Frame, Read, Scan, TagTable
 from gateway.spool.spool import Spool
 from gateway.totals import REASONS, Totals
 from gateway.wire.events import AlarmRecord, Event, EventKind
 from gateway.wire.frame_lines import LineWriter, ScanText, scan_texts
+from gateway.wire.topics import OWN
 
 if TYPE_CHECKING:
     from gateway.detect.bank import Bank
@@ -39,7 +40,7 @@ CARRIED: Final = (  # columns by row, scan, device or byte of the image: those o
     *("_image", "_reason", "_has_reason", "_is_in_line", "_value", "_quality", "_quality_before", "_time_ns"),
     *("_steady_ns", "_score", "_flags", "_flags_before", "_misses", "_now_ns"),
 )
-CLOCK_STEP_NS: Final = 1_000_000_000  # more at once is a step of the wall clock, not its discipline
+MAX_AHEAD_NS: Final = 86_400 * NS  # stamps further in the future are wrong, and no ingest takes them
 MAX_UNJUDGED: Final = 2_000_000  # values: 24 MB, half an hour at 1,000 tags a second; no compiler takes so long
 MAX_TURN: Final = 512  # frames that go through the kernels in one call; more than a turn of the loop ever brings
 
@@ -135,9 +136,10 @@ class Pipeline:
         self.unjudged = Unjudged()
         self._bank: Bank | None = None
         self._offset_ns = clock.wall_ns(0)  # of the wall clock, at the last frame
+        self._least_ns = 0  # no stamp is below it
         self._stepped_ns = 0  # by how much it has stepped since the start, in all
         self._scratch = decode.Scratch()
-        self._ready: list[tuple[Scan, int, int, int]] = []
+        self._ready: list[tuple[Scan, int, int, int, int]] = []
         self._is_scheduled = False
         self._next_turn_s = 0.0
         self._take(Parts(table))
@@ -204,7 +206,7 @@ class Pipeline:
                 last_ns[name] = max(last_ns.get(name, 0), int(self._time_ns[scan.number]))
         for scan in table.live:
             if not self._time_ns[scan.number]:
-                self._time_ns[scan.number] = last_ns.get(table.devices[scan.device].name, 0)
+                self._time_ns[scan.number] = max(self._least_ns, last_ns.get(table.devices[scan.device].name, 0))
 
     def resume(self, standing: Iterable[AlarmRecord]) -> None:
         """Take the standing alarms of the last run: what is back to normal by now is seen at the first poll.
@@ -248,6 +250,26 @@ class Pipeline:
             )
             self._time_ns[frame.scan.number], self._steady_ns[frame.scan.number] = frame.time_ns, frame.steady_ns
             self._judge(bank, self._alone[frame.scan.number], {frame.scan.number: frame.seq})
+
+    def not_before(self, wall_ns: int) -> str | None:
+        """Give no stamp up to that one again; returns why not, where it is too far ahead to be waited for."""
+        ahead_ns = wall_ns - self._clock.wall_ns(self._clock.monotonic_ns())
+        if ahead_ns > MAX_AHEAD_NS:
+            return f"the last stamps of the spool are {ahead_ns / NS / 3600:.0f} h ahead: time goes back"
+        self._least_ns = wall_ns
+        self._time_ns[:] = np.maximum(self._time_ns, wall_ns)
+        return None
+
+    def own(self, condition: str, step: Step, time_ns: int) -> None:
+        """Move an alarm of the gateway itself."""
+        if moved := self._engine.own(condition, step, time_ns):
+            self._told(moved, self.spool.next_seq - 1)
+
+    def note(self, reason: str, text: str, time_ns: int) -> None:
+        """Make an event of what the gateway found out about itself."""
+        self._journal.add(
+            Event(time_ns, self.spool.boot, self.spool.next_seq - 1, "alarm", OWN, "", 0, None, reason, text)
+        )
 
     def acknowledge(self, key: str, by: str) -> str | None:
         """Acknowledge a standing alarm by its key device/tag/alarm; returns why not, or None when it is done."""
@@ -318,14 +340,16 @@ class Pipeline:
         """
         if scans[0].device in self.table.gone:
             return
-        steady_ns = (began_ns + ended_ns) // 2
+        steady_ns = (began_ns + ended_ns) // 2 // STAMP_NS * STAMP_NS
         wall_ns, unstepped_ns = self._steady(steady_ns)
+        doubt_ns = -(-max(ended_ns - steady_ns, steady_ns - began_ns) // STAMP_NS) * STAMP_NS
         if len(self._ready) + len(scans) > MAX_TURN:
             self._turn()
         for scan, due_ns in zip(scans, since, strict=True):
             time_ns = max(wall_ns, int(self._time_ns[scan.number]) + MS_NS)  # per tag, time never goes back
             self._time_ns[scan.number], self._steady_ns[scan.number] = time_ns, unstepped_ns
-            self._ready.append((scan, wall_ns + due_ns - steady_ns, time_ns, (ended_ns - began_ns + 1) // 2))
+            offset_ns = time_ns - steady_ns
+            self._ready.append((scan, due_ns // STAMP_NS * STAMP_NS + offset_ns, time_ns, doubt_ns, offset_ns))
         device = scans[0].device
         if self._has_reason[device]:
             self._has_reason[device] = bool(self._reason[self._rows_of[device]].any())
@@ -340,7 +364,7 @@ class Pipeline:
         """
         wall_ns = self._clock.wall_ns(monotonic_ns)
         offset_ns = wall_ns - monotonic_ns
-        if abs(offset_ns - self._offset_ns) > CLOCK_STEP_NS:
+        if abs(offset_ns - self._offset_ns) >= STEP_NS:
             self._stepped_ns += offset_ns - self._offset_ns
         self._offset_ns = offset_ns
         return wall_ns, wall_ns - self._stepped_ns
@@ -378,19 +402,19 @@ class Pipeline:
             self._wait(taken, seq_of)
         else:
             self._judge(self._bank, ready, seq_of)
-        for k, (scan, due_ns, time_ns, uncertainty_ns) in enumerate(taken):
+        for k, (scan, due_ns, time_ns, uncertainty_ns, offset_ns) in enumerate(taken):
             rows = slice(scan.start, scan.stop)
             value, quality = self._value[rows], self._quality[rows]
-            self.spool.append(Frame(scan, seq + k, due_ns, time_ns, uncertainty_ns, value, quality))
+            self.spool.append(Frame(scan, seq + k, due_ns, time_ns, uncertainty_ns, value, quality, offset_ns))
             self._live.offer(scan.device, seq + k, self._writers[scan.number].line(value, quality, time_ns))
             self._watch(scan, seq + k)
             self._is_in_line[scan.device] = False
             self.values_read += scan.stop - scan.start
         self._live.flush()
 
-    def _wait(self, taken: Sequence[tuple[Scan, int, int, int]], seq_of: Mapping[int, int]) -> None:
+    def _wait(self, taken: Sequence[tuple[Scan, int, int, int, int]], seq_of: Mapping[int, int]) -> None:
         """Keep frames that no detector has seen yet."""
-        for scan, _, time_ns, _ in taken:
+        for scan, _, time_ns, _, _ in taken:
             rows = slice(scan.start, scan.stop)
             steady_ns = int(self._steady_ns[scan.number])
             value, quality = self._value[rows].copy(), self._quality[rows].copy()
@@ -481,7 +505,7 @@ class Pipeline:
         """Write an alarm's transition into the journal, with the tag's value now."""
         record = moved.record
         value = float(self._value[moved.row]) if moved.row >= 0 else math.nan
-        quality = BAD_NO_COMMUNICATION if not record.tag and moved.step is Step.RAISE else 0
+        quality = BAD_NO_COMMUNICATION if record.alarm == COMMUNICATION and moved.step is Step.RAISE else 0
         text = f"{record.tag or record.device} {record.text}: {record.state}" + (
             f" by {record.by}" if record.by else ""
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gateway.spool.disk import verify
+from gateway.spool.verify import verify
 from hil_tests.bench import Bench
 from hil_tests.conftest import Record
 from hil_tests.test_broker import all_arrived

@@ -13,10 +13,17 @@ from gateway.alarm.state import State, Step, after
 from gateway.detect import flags as bits
 from gateway.model.frame import TagTable
 from gateway.wire.events import AlarmRecord
+from gateway.wire.topics import OWN
 
 LIMIT_COLUMN: Final = {bits.LOW_LOW: 0, bits.LOW: 1, bits.HIGH: 2, bits.HIGH_HIGH: 3}
 COMMUNICATION: Final = "communication"
 DIAGNOSTIC: Final = 4  # the priority of what tells about meters, not about the process
+HIGH: Final = 2
+OWN_ALARMS: Final = {  # of the gateway itself: number and text
+    "spool": (1, "frames wait in memory: the disk does not take them"),
+    "refused": (2, "the broker refuses data, which wait in the spool"),
+}
+OWN_KEYS: Final = {-number: name for name, (number, _) in OWN_ALARMS.items()}
 WORDS: Final = {
     bits.LOW_LOW: "far below normal",
     bits.LOW: "below normal",
@@ -46,7 +53,8 @@ class Transition:
 class AlarmEngine:
     """The state of every alarm that is not normal: limits and communication; statistics only tell, as events.
 
-    Alarms are kept by (row, flag bit) for a tag, and by (-1 - device number, 0) for the communication with a device.
+    Alarms are kept by (row, flag bit) for a tag, by (-1 - device number, 0) for the communication with a device, and
+    by (0, -number) for the gateway itself.
     """
 
     def __init__(self, table: TagTable) -> None:
@@ -62,6 +70,10 @@ class AlarmEngine:
     def device(self, number: int, step: Step, time_ns: int) -> Transition | None:
         """Move the communication alarm of a device."""
         return self._move((-1 - number, 0), step, time_ns, None)
+
+    def own(self, name: str, step: Step, time_ns: int) -> Transition | None:
+        """Move an alarm of the gateway itself, one of OWN_ALARMS."""
+        return self._move((0, -OWN_ALARMS[name][0]), step, time_ns, None)
 
     def acknowledge(self, key: str, by: str, time_ns: int) -> Transition | str:
         """Acknowledge a standing alarm by its key device/tag/alarm; returns what moved, or why nothing did."""
@@ -102,13 +114,15 @@ class AlarmEngine:
             self._alarms[key] = _Alarm(State(record.state), record.since, record.changed, record.value, record.by)
             self._names[record.key] = key
             self.revision += 1
-            if key[0] >= 0 and record.state != State.RTN_UNACKED:
+            if key[0] >= 0 and key[1] > 0 and record.state != State.RTN_UNACKED:
                 beyond.append(key)
         return beyond, forgotten
 
     def _key_of(self, record: AlarmRecord) -> tuple[int, int] | None:
         """Return the key of an alarm that this configuration can raise."""
         table = self._table
+        if record.device == OWN and record.alarm in OWN_ALARMS:
+            return (0, -OWN_ALARMS[record.alarm][0])
         live = (i for i, device in enumerate(table.devices) if device.name == record.device and i not in table.gone)
         number = next(live, None)
         if record.alarm == COMMUNICATION:
@@ -139,27 +153,28 @@ class AlarmEngine:
             self._alarms[key] = alarm
             self._names[record.key] = key
         self.revision += 1
-        return Transition(record, step, max(key[0], -1))
+        return Transition(record, step, key[0] if key[1] > 0 else -1)
 
     def _record(self, key: tuple[int, int], alarm: _Alarm) -> AlarmRecord:
         row, bit = key
-        if row < 0:
-            device = self._table.devices[-1 - row]
+        if bit <= 0:
+            device = self._table.devices[-1 - row] if row < 0 else None
+            name = OWN_KEYS[bit] if bit else COMMUNICATION
             return AlarmRecord(
-                device=device.name,
+                device=device.name if device else OWN,
                 tag="",
-                alarm=COMMUNICATION,
+                alarm=name,
                 state=str(alarm.state),
-                priority=DIAGNOSTIC,
+                priority=DIAGNOSTIC if device else HIGH,
                 since=alarm.since,
                 changed=alarm.changed,
                 value=None,
                 limit=None,
                 unit="",
-                text="does not answer",
-                line=device.line,
-                kp_m=device.kp_m,
-                asset=device.asset,
+                text="does not answer" if device else OWN_ALARMS[name][1],
+                line=device.line if device else "",
+                kp_m=device.kp_m if device else None,
+                asset=device.asset if device else "",
                 by=alarm.by,
             )
         tag = self._table.tags[row]

@@ -138,11 +138,10 @@ class Recorder:
         self._spec = spec
 
     def notice(self, event: Event) -> None:
-        """Take an event of a device: its traffic is captured, unless it says that something is well again."""
+        """Take an event: the traffic of its device is captured, unless it says that something is well again."""
         is_bad = event.quality != GOOD if event.kind == "quality" else event.reason.endswith(":raise")
-        link = self._link_of.get(event.device)  # none of a device that a reload has just removed
-        if link is not None and (is_bad or event.kind == "anomaly"):
-            watched = self._links[link]
+        if event.device in self._link_of and (is_bad or event.kind == "anomaly"):
+            watched = self._links[self._link_of[event.device]]
             watched.noticed.setdefault(event.kind, f"{event.device}: {event.text}")
 
     async def run(self) -> None:

@@ -49,7 +49,9 @@ def plan(options: argparse.Namespace) -> int:
     for one in found["learnt"]:
         print(f"\n{one['device']} has taught: {'; '.join(_lessons(one))}")
     days = f"{found['spool_days']:g} days" if found["spool_days"] else "unknown (period 0)"
+    years = f"; the card lasts {found['card_years']:g} years" if found["card_years"] else ""
     print(f"\nspool: {found['bytes_per_day'] / 1e6:.1f} MB a day, room for {days}")
+    print(f"written to the disk: {found['written_bytes_per_day'] / 1e6:.0f} MB a day{years}")
     return refuse(f"{options.config}: {line}" for line in found["errors"]) if found["errors"] else DONE
 
 

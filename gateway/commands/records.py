@@ -12,7 +12,7 @@ from gateway.commands.terminal import DONE, WRONG_INPUT, refuse, say
 
 def verify(options: argparse.Namespace) -> int:
     """Report what spool folders hold; a damaged one is a finding, one that is no spool is wrong input."""
-    from gateway.spool.disk import verify
+    from gateway.spool.verify import verify
 
     code = DONE
     for folder in options.dirs:

@@ -27,7 +27,7 @@ from gateway.ingest.ledger_file import read_accounts
 from gateway.model.config import load_gateway
 from gateway.model.corridor import GatewaySpec, MqttSpec
 from gateway.model.ranges import RangeSet
-from gateway.spool.disk import verify
+from gateway.spool.verify import verify
 
 LOOK_S: Final = 0.1
 TELL_S: Final = 10.0

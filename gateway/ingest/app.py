@@ -4,6 +4,7 @@
     write()       the only writer: takes a batch, keeps it, parks poison, records the frames, then acknowledges
     save()        brings to disk what the gateways and the other workers say
     announce()    publishes the ledger
+    mend()        asks the gateways for what was lost on the way
 
 The next batch collects while one is being written. What is not acknowledged stays in the broker's queue for our stable
 client id; while the store is away the broker's window fills and it stops sending. A repeat is harmless at every step.
@@ -26,15 +27,18 @@ from gateway.ingest.dead_letters import DeadLetters
 from gateway.ingest.inbox import Delivery, Inbox
 from gateway.ingest.keep import Patience, keep
 from gateway.ingest.ledger_file import LedgerFile
+from gateway.ingest.repair import ALIVE_S, GRACE_S, Repair
 from gateway.model.corridor import IngestSpec
 from gateway.wire import topics
 from gateway.wire.client import Client, Message, MqttError, Rejected, keep_connected
+from gateway.wire.strict_json import dumps
 
 log = logging.getLogger(__name__)
 
 SESSION_EXPIRY_S: Final = 86_400  # so long a removed worker is still handed its share; the ledger names what that loses
 RECEIVE_MAXIMUM: Final = 256  # unacknowledged messages: two batches of the smallest, some 64 MB of the largest
 ANNOUNCE_S: Final = 5.0  # at most so often the ledger is published
+MEND_S: Final = 0.5  # how often it is looked whether nothing waits
 SAVE_S: Final = 0.5  # what gateways say of their spools changes every second; an older word on disk does little harm
 REFUSED: Final = 0x80  # SUBACK codes from here on are failures
 
@@ -46,7 +50,13 @@ async def run(spec: IngestSpec, state: Path, *, stop: asyncio.Event, ready: Call
     """
     file = LedgerFile(state)
     ingest = Ingest(spec, open_store(spec.store), file, DeadLetters(state), ready)
-    jobs = {"receive": ingest.connect(), "write": ingest.write(), "save": ingest.save(), "announce": ingest.announce()}
+    jobs = {
+        "receive": ingest.connect(),
+        "write": ingest.write(),
+        "save": ingest.save(),
+        "announce": ingest.announce(),
+        "repair": ingest.mend(),
+    }
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(job, name=f"ingest:{name}") for name, job in jobs.items()]
@@ -82,6 +92,8 @@ class Ingest:
         self.messages_total = 0
         self.lines_total = 0
         self.disk = Patience("state folder")
+        self.repair = Repair(spec.id)
+        self.is_writing = False
 
     async def connect(self) -> None:
         """Stay connected under our stable id, so that the broker keeps our queue."""
@@ -103,8 +115,12 @@ class Ingest:
         try:
             data = topics.all_data(corridor)
             await _subscribe(client, f"$share/{self.spec.share}/{data}" if client.is_v5 else data, 1)
-            for spoken in (topics.all_of(corridor, "status"), topics.ledger(corridor)):
-                await _subscribe(client, spoken, 0)  # retained, so a lost one is told again with the next connection
+            for spoken in (
+                topics.all_of(corridor, "status"),
+                topics.ledger(corridor),
+                topics.all_of(corridor, "reply"),
+            ):
+                await _subscribe(client, spoken, 0)  # told again: retained, or asked for again
             if self.ready:
                 self.ready()
                 self.ready = None
@@ -122,10 +138,14 @@ class Ingest:
                 raise MqttError("the broker sends more than its window allows")
             return
         try:
-            if (ours := topics.parse(topic)) and ours.leaf == "status":
+            ours, now_s = topics.parse(topic), time.monotonic()
+            if ours and ours.leaf == "status":
                 self.ledger.note(ours.address.gateway, payload)
-            else:
-                self.ledger.absorb(self.spec.id, self.spec.share, payload)
+                self.repair.meet(ours.address)
+            elif ours and ours.leaf == "reply":
+                self.repair.answer(ours.address.gateway, payload, self.ledger, now_s)
+            elif (peer := self.ledger.absorb(self.spec.id, self.spec.share, payload)) and not message.retain:
+                self.repair.heard(peer, now_s)
         except ValueError as error:
             log.warning("%s: ignored: %s", topic, error)
 
@@ -136,12 +156,14 @@ class Ingest:
             deliveries = await self.inbox.take()
             if not deliveries:
                 continue
+            self.is_writing = True
             batch = collect(deliveries, time.time_ns())
             batch.refuse(await keep(self.store, batch.lines, store), time.time_ns())
             await self.park(batch)
             self.ledger.add(batch.entries())
             await self.disk.until_done(lambda: self.file.save(self.ledger))
             self.acknowledge(deliveries)
+            self.is_writing = False
             self.messages_total += len(deliveries)
             self.lines_total += len(batch.lines)
 
@@ -169,22 +191,45 @@ class Ingest:
             await self.disk.until_done(lambda: self.file.save(self.ledger))
 
     async def announce(self) -> None:
-        """Publish the ledger, retained, when it has changed."""
+        """Publish the ledger, retained, when it has changed, and as a sign of life."""
         topic, published, refused = topics.ledger(self.spec.corridor, self.spec.id), 0, False
+        told_s = 0.0
         while True:
             await asyncio.sleep(ANNOUNCE_S)
-            version = self.ledger.version
-            if version == published or self.client is None:
+            version, now_s = self.ledger.version, time.monotonic()
+            if self.client is None or (version == published and now_s - told_s < ALIVE_S / 2):
                 continue
             try:
-                await self.client.publish(topic, self.ledger.encode(self.spec.id, self.spec.share), 1, True)
-                published, refused = version, False
+                payload = self.ledger.encode(self.spec.id, self.spec.share, time.time_ns())
+                await self.client.publish(topic, payload, 1, True)
+                published, refused, told_s = version, False, now_s
             except Rejected as error:
                 if not refused:
                     log.warning("the ledger cannot be published on %s: %s", topic, error)
                 refused = True
             except MqttError:
                 pass  # the connection is gone; keep_connected says so
+
+    async def mend(self) -> None:
+        """Ask for what was lost on the way, while nothing waits here that might be it, or hardly ever stops waiting."""
+        refused, idle_s = False, time.monotonic()
+        while True:
+            await asyncio.sleep(MEND_S)
+            client, now_s = self.client, time.monotonic()
+            if not (self.is_writing or self.inbox.statistics()["messages"]):
+                idle_s = now_s
+            if client is None or GRACE_S > now_s - idle_s > 0:
+                continue
+            for ask in self.repair.look(self.ledger, now_s):
+                log.info("asks %s for %d frames of boot %d again", ask.to.gateway, ask.ranges.total, ask.boot)
+                try:
+                    await client.publish(ask.to.command("resend"), dumps(ask.command(self.spec.id, time.time_ns())), 1)
+                except Rejected as error:
+                    if not refused:
+                        log.warning("what is missing cannot be asked for on %s: %s", ask.to.command("resend"), error)
+                    refused = True
+                except MqttError:
+                    break  # the connection is gone; keep_connected says so
 
 
 async def _subscribe(client: Client, topic_filter: str, qos: int) -> None:

@@ -71,8 +71,9 @@ def collect(deliveries: list[Delivery], now_ns: int) -> Batch:
 
 def _entry(part: Part) -> Entry:
     header = part.checked.header
+    mark = (part.checked.seqs[-1], int(part.checked.lines[-1].rpartition(b" ")[2])) if part.checked.seqs else None
     if not part.parked:
-        return Entry(part.gateway, header.boot, [*header.seq, *header.empty], [])
+        return Entry(part.gateway, header.boot, [*header.seq, *header.empty], [], mark)
     parked = set(part.parked)
     stored = as_ranges(seq for seq in part.checked.seqs if seq not in parked)
-    return Entry(part.gateway, header.boot, [*stored, *header.empty], as_ranges(sorted(parked)))
+    return Entry(part.gateway, header.boot, [*stored, *header.empty], as_ranges(sorted(parked)), mark)

@@ -3,22 +3,28 @@
     accounted = stored or parked, empty frames included
     whole     = from frame 1 to the last that was accounted or that the gateway says it has committed
     missing   = whole - accounted, as far as the gateway's spool has it (or may have it in a moment)
-    gone      = whole - accounted, and no longer in the spool, or never committed
+    waiting   = what of the missing the broker has not had yet: the gateway is going to send it
+    lost      = what of the missing the broker has had: asked for with `resend`
+    gone      = whole - accounted, and no longer in the spool, or never committed, or the gateway has said so
 
-The gateway says what its spool has in its retained `status`: {boot: [first, last]}. A frame is recorded after the
-store took it and before the broker hears of it: a crash between the two causes a repeat, and a repeat changes nothing.
+The gateway says what its spool has in its retained `status`: {boot: [first, last]}, and which samples never existed. A
+frame is recorded after the store took it and before the broker hears of it: a crash between the two causes a repeat,
+and a repeat changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from bisect import insort
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypedDict
 
 from gateway.model.ranges import RangeSet, from_text, to_text
 from gateway.wire.lines import bounded
 from gateway.wire.strict_json import dumps, loads, text, whole
 
+GONE: Final = ("uncommitted", "dropped", "damaged")  # why a gateway cannot send a frame again
+MAX_MARKS: Final = 4_096  # frames behind a gap whose time is known; of more every other is forgotten
 KEPT_BOOTS: Final = 64  # per gateway; older ones are forgotten once the spool has none of their frames
 
 Ranges = list[tuple[int, int]]
@@ -27,47 +33,81 @@ Key = tuple[str, int]  # gateway, boot
 
 @dataclass(slots=True)
 class Account:
-    """One boot of one gateway: the frames that are in the store, and those that were parked instead."""
+    """One boot of one gateway: the frames that are in the store, and those that were parked instead.
+
+    gone      why the gateway cannot send them -> frames
+    complete  the last frame up to which nothing was missing whose time is known, and that time, Unix ns
+    marks     the same of frames behind it, in order
+    absent    samples that never existed: device -> quality -> how many
+    """
 
     stored: RangeSet = field(default_factory=RangeSet)
     parked: RangeSet = field(default_factory=RangeSet)
+    gone: dict[str, RangeSet] = field(default_factory=dict)
+    complete: tuple[int, int] = (0, 0)
+    marks: list[tuple[int, int]] = field(default_factory=list)
+    absent: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def mark(self, seq: int, time_ns: int) -> None:
+        """Take note of a frame's time."""
+        insort(self.marks, (seq, time_ns))
+        if len(self.marks) > MAX_MARKS:
+            del self.marks[::2]
+
+    def completed(self, complete_to: int) -> int | None:
+        """Return the time up to which nothing is missing, None where it is not known."""
+        while self.marks and self.marks[0][0] <= complete_to:
+            self.complete = self.marks.pop(0)
+        return self.complete[1] if 0 < self.complete[0] <= complete_to else None
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a gateway said last: its running boot, and the committed range of every boot in its spool."""
+    """What a gateway said last: its running boot, the committed range of every boot, what of it the broker has had."""
 
     boot: int
     boots: dict[int, tuple[int, int]]
+    delivered: dict[int, Ranges] = field(default_factory=dict)
+    is_online: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Frames of one message that are accounted for now."""
+    """Frames of one message that are accounted for now; `mark` is one of them and its time, Unix ns."""
 
     gateway: str
     boot: int
     stored: Ranges
     parked: Ranges
+    mark: tuple[int, int] | None = None
 
 
 class GatewayReport(TypedDict):
-    """One boot of one gateway. Up to frame `complete_to` nothing is missing, though some may be gone."""
+    """One boot of one gateway. Up to frame `complete_to`, of `complete_time`, nothing is missing; some may be gone.
+
+    waiting  those of the missing that the broker has not had yet;  why  those of the gone, by reason
+    """
 
     gateway: str
     boot: int
     complete_to: int
+    complete_time: int | None
     missing: Ranges
+    waiting: Ranges
     gone: Ranges
+    why: dict[str, Ranges]
     parked: Ranges
+    absent: dict[str, dict[str, int]]
 
 
 class Report(TypedDict):
     """The ledger for people and programs; the totals are numbers of frames."""
 
     missing: int
+    waiting: int
     gone: int
     parked: int
+    absent: int
     gateways: list[GatewayReport]
 
 
@@ -89,7 +129,18 @@ class Ledger:
                 account.stored.add(first, last)
             for first, last in entry.parked:
                 account.parked.add(first, last)
+            if entry.mark:
+                account.mark(*entry.mark)
+                account.completed(next(iter(account.stored))[1])
             self._touch(key)
+
+    def lose(self, gateway: str, boot: int, gone: Mapping[str, Ranges]) -> None:
+        """Take a gateway's word for frames that it cannot send again."""
+        account = self.accounts.setdefault((gateway, boot), Account())
+        for why, ranges in gone.items():
+            for first, last in ranges:
+                account.gone.setdefault(why, RangeSet()).add(first, last)
+        self._touch((gateway, boot))
 
     def note(self, gateway: str, payload: bytes) -> None:
         """Take a gateway's status; raises ValueError for anything else.
@@ -99,13 +150,23 @@ class Ledger:
         try:
             raw = loads(payload)
             boots = {int(boot): (whole(first), whole(last)) for boot, (first, last) in raw["boots"].items()}
-            status = Status(whole(raw["boot"]), boots)
+            delivered = {int(boot): _spans(ranges) for boot, ranges in raw.get("delivered", {}).items()}
+            status = Status(whole(raw["boot"]), boots, delivered, raw.get("state") == "online")
             bounded([(status.boot, status.boot), *((boot, boot) for boot in boots), *boots.values()])
+            absent = {
+                text(device): {text(name): whole(n) for name, n in counts.items()}
+                for device, counts in raw.get("absent", {}).items()
+            }
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a status: {error!r}") from None
         known = self.statuses.get(gateway)
-        if known and raw.get("state") == "offline" and _committed(status) <= _committed(known):
-            return
+        if known and not status.is_online and _committed(status) <= _committed(known):
+            status = replace(known, is_online=False)
+        elif absent:
+            account = self.accounts.setdefault((gateway, status.boot), Account())
+            if account.absent != absent:
+                account.absent = absent
+                self._touch((gateway, status.boot))
         if status != known:
             self.statuses[gateway] = status
             self._touch(gateway)
@@ -120,41 +181,48 @@ class Ledger:
         ]
         return {
             "missing": sum(_count(row["missing"]) for row in rows),
+            "waiting": sum(_count(row["waiting"]) for row in rows),
             "gone": sum(_count(row["gone"]) for row in rows),
             "parked": sum(_count(row["parked"]) for row in rows),
+            "absent": sum(n for row in rows for counts in row["absent"].values() for n in counts.values()),
             "gateways": rows,
         }
 
-    def encode(self, ingest: str, share: str) -> bytes:
+    def encode(self, ingest: str, share: str, now_ns: int) -> bytes:
         """Return the ledger message: the report, and `stored` and `parked` of every account for peers that share."""
-        said: dict[str, Any] = {"ingest": ingest, "share": share, **self.report()}
+        said: dict[str, Any] = {"ingest": ingest, "share": share, "time": now_ns, **self.report()}
         said["accounts"] = [
-            [gateway, boot, to_text(account.stored), to_text(account.parked)]
+            [gateway, boot, to_text(account.stored), to_text(account.parked), account.complete]
             for (gateway, boot), account in sorted(self.accounts.items())
         ]
         return dumps(said)
 
-    def absorb(self, ingest: str, share: str, payload: bytes) -> None:
-        """Take over what another ingest of the same share has stored; raises ValueError if it is not a ledger message.
+    def absorb(self, ingest: str, share: str, payload: bytes) -> str | None:
+        """Take over what another ingest of the same share has stored; returns its id.
 
-        Without this, each of two workers would miss what the other one was handed.
+        Without this, each of two workers would miss what the other one was handed. Raises ValueError if it is not a
+        ledger message.
         """
         try:
             raw = loads(payload)
-            if raw["ingest"] == ingest or raw["share"] != share:
-                return
+            other = text(raw["ingest"])
+            if other == ingest or raw["share"] != share:
+                return None
             entries = [
-                Entry(text(who), _number(boot), _ranges(stored), _ranges(parked))
-                for who, boot, stored, parked in raw["accounts"]
+                Entry(text(who), _number(boot), _ranges(stored), _ranges(parked), _mark(*rest))
+                for who, boot, stored, parked, *rest in raw["accounts"]
             ]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a ledger: {error!r}") from None
         self.add(entry for entry in entries if self._is_news(entry))
+        return other
 
     def _is_news(self, entry: Entry) -> bool:
         account = self.accounts.get((entry.gateway, entry.boot), Account())
         return bool(
-            account.stored.missing_from(RangeSet(entry.stored)) or account.parked.missing_from(RangeSet(entry.parked))
+            (entry.mark and entry.mark > account.complete)
+            or account.stored.missing_from(RangeSet(entry.stored))
+            or account.parked.missing_from(RangeSet(entry.parked))
         )
 
     def _forget_old(self, gateway: str) -> None:
@@ -172,35 +240,46 @@ class Ledger:
 def compare(gateway: str, boot: int, account: Account, status: Status | None) -> GatewayReport:
     """Return what one boot lacks."""
     accounted = RangeSet([*account.stored, *account.parked])
+    told = RangeSet(span for ranges in account.gone.values() for span in ranges)
     spool = status.boots.get(boot) if status else None
     ends = [number for span in (*accounted, *([spool] if spool else [])) for number in span]
     open_ = accounted.missing_from(RangeSet([(min(1, *ends), max(ends))])) if ends else RangeSet()
-    missing: Ranges = []
-    gone: Ranges = []
-    for first, last in open_:
-        for (a, b), can_come in _split(first, last, boot, spool, status):
-            (missing if can_come else gone).append((a, b))
+    missing, why = RangeSet(), {reason: ranges.common(open_) for reason, ranges in account.gone.items()}
+    for first, last in told.missing_from(open_):
+        for (a, b), reason in _split(first, last, boot, spool, status):
+            (why.setdefault(reason, RangeSet()) if reason else missing).add(a, b)
+    complete_to = next(iter(missing))[0] - 1 if missing else max(ends, default=0)
+    delivered = RangeSet(status.delivered.get(boot, ()) if status else ())
     return {
         "gateway": gateway,
         "boot": boot,
-        "complete_to": missing[0][0] - 1 if missing else max(ends, default=0),
-        "missing": missing,
-        "gone": gone,
+        "complete_to": complete_to,
+        "complete_time": account.completed(complete_to),
+        "missing": list(missing),
+        "waiting": list(delivered.missing_from(missing)),
+        "gone": list(RangeSet(span for ranges in why.values() for span in ranges)),
+        "why": {reason: list(ranges) for reason, ranges in sorted(why.items()) if ranges},
         "parked": list(account.parked),
+        "absent": account.absent,
     }
 
 
 def _split(
     first: int, last: int, boot: int, spool: tuple[int, int] | None, status: Status | None
-) -> list[tuple[tuple[int, int], bool]]:
-    """Return first..last in parts, each with whether the gateway can still send it."""
+) -> list[tuple[tuple[int, int], str]]:
+    """Return first..last in parts, each with why the gateway cannot send it; empty where it can."""
     if status is None:
-        return [((first, last), True)]
+        return [((first, last), "")]
     runs_now = boot >= status.boot  # what it has not committed yet, it may commit in a moment
     low, high = spool or (first, first - 1)
-    parts = [((first, min(last, low - 1)), False), ((max(first, low), min(last, high)), True)]
-    parts.append(((max(first, high + 1), last), runs_now))
+    parts = [((first, min(last, low - 1)), "dropped"), ((max(first, low), min(last, high)), "")]
+    parts.append(((max(first, high + 1), last), "" if runs_now else "uncommitted"))
     return [part for part in parts if part[0][0] <= part[0][1]]
+
+
+def _mark(raw: Any = (0, 0)) -> tuple[int, int] | None:
+    seq, time_ns = raw
+    return (whole(seq), whole(time_ns)) if seq else None
 
 
 def _number(raw: Any) -> int:
@@ -211,6 +290,10 @@ def _number(raw: Any) -> int:
 def _ranges(raw: Any) -> Ranges:
     """Return the ranges of a text in order, because adding them in any other would take the square of their number."""
     return bounded(sorted(from_text(text(raw))))
+
+
+def _spans(raw: Any) -> Ranges:
+    return bounded(sorted((whole(first), whole(last)) for first, last in raw))
 
 
 def _committed(status: Status) -> tuple[int, int]:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS accounts (
     gateway TEXT NOT NULL, boot INTEGER NOT NULL, stored TEXT NOT NULL, parked TEXT NOT NULL,
+    more TEXT NOT NULL DEFAULT '{}',
     PRIMARY KEY (gateway, boot)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS statuses (gateway TEXT PRIMARY KEY, status TEXT NOT NULL) WITHOUT ROWID;
@@ -46,6 +47,8 @@ class LedgerFile:
             with closing(_connect(self._path, "rwc")) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(SCHEMA)
+                if "more" not in {row[1] for row in connection.execute("PRAGMA table_info(accounts)")}:
+                    connection.execute("ALTER TABLE accounts ADD COLUMN more TEXT NOT NULL DEFAULT '{}'")
                 return _load(connection)
         except (sqlite3.DatabaseError, ValueError) as error:
             if isinstance(error, sqlite3.OperationalError):
@@ -119,20 +122,38 @@ def _read(state: Path) -> Ledger:
 def _change(ledger: Ledger, what: Key | str) -> Change:
     if isinstance(what, str):
         status = ledger.statuses[what]
-        return "INSERT OR REPLACE INTO statuses VALUES (?, ?)", (what, json.dumps([status.boot, status.boots]))
+        said = json.dumps([status.boot, status.boots, status.delivered])
+        return "INSERT OR REPLACE INTO statuses VALUES (?, ?)", (what, said)
     if account := ledger.accounts.get(what):
-        values = (*what, to_text(account.stored), to_text(account.parked))
-        return "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?)", values
+        more = {
+            "gone": {why: to_text(ranges) for why, ranges in account.gone.items()},
+            "complete": account.complete,
+            "absent": account.absent,
+        }
+        values = (*what, to_text(account.stored), to_text(account.parked), json.dumps(more))
+        return "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?)", values
     return "DELETE FROM accounts WHERE gateway = ? AND boot = ?", what
 
 
 def _load(connection: sqlite3.Connection) -> Ledger:
     ledger = Ledger()
-    for gateway, boot, stored, parked in connection.execute("SELECT gateway, boot, stored, parked FROM accounts"):
-        ledger.accounts[gateway, boot] = Account(RangeSet(from_text(stored)), RangeSet(from_text(parked)))
+    for gateway, boot, stored, parked, text in connection.execute("SELECT * FROM accounts"):
+        more = json.loads(text)
+        ledger.accounts[gateway, boot] = Account(
+            RangeSet(from_text(stored)),
+            RangeSet(from_text(parked)),
+            {why: RangeSet(from_text(ranges)) for why, ranges in more.get("gone", {}).items()},
+            tuple(more.get("complete", (0, 0))),
+            absent=more.get("absent", {}),
+        )
     for gateway, text in connection.execute("SELECT gateway, status FROM statuses"):
-        boot, boots = json.loads(text)
-        ledger.statuses[gateway] = Status(boot, {int(key): (first, last) for key, (first, last) in boots.items()})
+        boot, boots, *rest = json.loads(text)
+        delivered = rest[0] if rest else {}
+        ledger.statuses[gateway] = Status(
+            boot,
+            {int(key): (first, last) for key, (first, last) in boots.items()},
+            {int(key): [(first, last) for first, last in ranges] for key, ranges in delivered.items()},
+        )
     return ledger
 
 

@@ -71,6 +71,7 @@ class Builder:
             spool_path=model.spool.path,
             spool_max_bytes=model.spool.max_bytes,
             spool_commit_s=model.spool.commit_s,
+            spool_endurance_bytes=model.spool.endurance_bytes,
             clock_hold_s=model.clock.hold_s,
             metrics_listen=_listen(model.metrics),
             links=tuple(links),

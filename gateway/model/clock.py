@@ -9,7 +9,11 @@ from functools import cache
 from typing import Final, Literal, Protocol
 
 NS: Final = 1_000_000_000
-ClockState = Literal["synced", "unsynced", "unknown"]
+STEP_NS: Final = NS // 2  # more at once is a step of the wall clock, not its discipline (RELIABILITY section 6)
+SLEW_NS: Final = 100_000  # less is not followed: far below the uncertainty of a poll, and offsets that rest store well
+LOOK_NS: Final = NS  # how often the wall clock is looked at
+STAMP_NS: Final = 1_000  # stamps are whole microseconds
+ClockState = Literal["synced", "holdover", "unsynced", "unknown"]
 
 
 class Clock(Protocol):
@@ -28,8 +32,54 @@ class Clock(Protocol):
         ...
 
 
+class WallClock(Clock, Protocol):
+    """A clock that also knows how far its wall time is to be trusted."""
+
+    @property
+    def state(self) -> ClockState:
+        """Whether the wall clock is synchronised; holdover: it was."""
+        ...
+
+    @property
+    def offset_s(self) -> float:
+        """By how much the machine's wall clock is ahead of what wall_ns says."""
+        ...
+
+    def not_before(self, wall_ns: int) -> None:
+        """Let time go on from a stamp that was given already, while nobody knows better."""
+        ...
+
+    def news(self) -> list[str]:
+        """Return what happened to the wall clock since this was asked last."""
+        ...
+
+
 class SystemClock:
-    """The machine's clocks."""
+    """The machine's clocks.
+
+    The wall time is the monotonic time and an offset, which follows the machine's wall clock where that is disciplined,
+    and its steps only where the kernel says that it is synchronised: whoever sets a clock that nobody has checked
+    moves no stamp. The first synchronisation is a step that is followed.
+    """
+
+    def __init__(self) -> None:
+        self._offset_ns = _machine_offset_ns()
+        self._ahead_ns = 0
+        self._looked_ns = time.monotonic_ns()
+        self._state: ClockState = clock_state()
+        self._news: list[str] = []
+        if self._state == "unsynced":
+            self._news.append("the clock is not synchronised: stamps may be wrong")
+
+    @property
+    def state(self) -> ClockState:
+        """Whether the kernel believes that the wall clock is synchronised; holdover: it did."""
+        return self._state
+
+    @property
+    def offset_s(self) -> float:
+        """By how much the machine's wall clock is ahead of what wall_ns says: steps that were not followed."""
+        return self._ahead_ns / NS
 
     def monotonic_ns(self) -> int:
         """Return CLOCK_MONOTONIC."""
@@ -37,13 +87,59 @@ class SystemClock:
 
     def wall_ns(self, monotonic_ns: int) -> int:
         """Return the Unix time of a moment, by the offset between both clocks as it is now."""
-        return time.time_ns() - time.monotonic_ns() + monotonic_ns
+        now_ns = time.monotonic_ns()
+        if now_ns - self._looked_ns >= LOOK_NS:
+            self._looked_ns = now_ns
+            self._look(_machine_offset_ns(), clock_state())
+        return self._offset_ns + monotonic_ns
+
+    def not_before(self, wall_ns: int) -> None:
+        """Let time go on from a stamp that was given already, unless the kernel knows better."""
+        behind_ns = wall_ns - (self._offset_ns + time.monotonic_ns())
+        if behind_ns > 0 and self._state == "unsynced":
+            self._offset_ns += -(-behind_ns // STAMP_NS) * STAMP_NS
+            self._news.append(f"the clock is {behind_ns / NS:.0f} s behind the last stamp: time goes on from there")
+
+    def news(self) -> list[str]:
+        """Return what happened to the wall clock since this was asked last."""
+        found, self._news = self._news, []
+        return found
 
     async def sleep_until(self, monotonic_ns: int) -> None:
         """Let others run, and sleep until that moment: a loop's timer may fire a little early."""
         await asyncio.sleep(max(0, monotonic_ns - time.monotonic_ns()) / NS)
         if time.monotonic_ns() < monotonic_ns:
             await self.sleep_until(monotonic_ns)
+
+    def _look(self, machine_ns: int, state: ClockState) -> None:
+        """Follow the machine's wall clock as far as it is to be believed."""
+        if state == "unsynced" and self._state in ("synced", "holdover"):
+            state = "holdover"
+        if state != self._state:
+            self._news.append(f"the clock is {state}, it was {self._state}")
+        self._state = state
+        ahead_ns = machine_ns - self._offset_ns
+        if abs(ahead_ns) >= STEP_NS and state not in ("synced", "unknown"):
+            if abs(ahead_ns - self._ahead_ns) >= STEP_NS:
+                self._news.append(
+                    f"the machine's clock was moved to {ahead_ns / NS:+.1f} s while it was not synchronised: "
+                    "stamps do not follow it"
+                )
+            self._ahead_ns = ahead_ns
+            return
+        self._ahead_ns = 0
+        if abs(ahead_ns) >= STEP_NS:
+            how = "" if ahead_ns > 0 else "; stamps wait until it has caught up"
+            self._news.append(f"the clock was set by {ahead_ns / NS:+.1f} s{how}")
+        if abs(ahead_ns) >= SLEW_NS:
+            self._offset_ns = machine_ns
+
+
+def _machine_offset_ns() -> int:
+    """Return the machine's wall clock less its monotonic clock, in whole microseconds."""
+    before = time.monotonic_ns()
+    wall = time.time_ns()
+    return (wall - (before + time.monotonic_ns()) // 2) // STAMP_NS * STAMP_NS
 
 
 class _Timex(ctypes.Structure):

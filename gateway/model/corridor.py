@@ -95,6 +95,7 @@ class GatewaySpec:
     metrics_listen: tuple[str, int] | None
     links: tuple[LinkSpec, ...]
     devices: tuple[Device, ...]
+    spool_endurance_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

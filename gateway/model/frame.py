@@ -129,6 +129,7 @@ class Frame:
     value       float64[n], tag unit; finite wherever quality is not bad
     quality     uint32[n], OPC UA status code
     time_ns, uncertainty_ns  the middle between first request and last answer, and half of that span
+    offset_ns   wall clock less monotonic clock, as both times were stamped with; what is left without it never jumps
     """
 
     scan: Scan
@@ -138,3 +139,4 @@ class Frame:
     uncertainty_ns: int
     value: NDArray[np.float64]
     quality: NDArray[np.uint32]
+    offset_ns: int = 0

@@ -32,6 +32,16 @@ class RangeSet:
         self._first[i:j] = [first]
         self._last[i:j] = [last]
 
+    def discard(self, first: int, last: int) -> None:
+        """Forget every number of first..last."""
+        i = bisect_left(self._last, first)
+        j = bisect_right(self._first, last)
+        if i >= j:
+            return
+        low, high = self._first[i], self._last[j - 1]
+        self._first[i:j] = [a for a, keep in ((low, low < first), (last + 1, high > last)) if keep]
+        self._last[i:j] = [b for b, keep in ((first - 1, low < first), (high, high > last)) if keep]
+
     def discard_below(self, number: int) -> None:
         """Forget every number below `number`."""
         i = bisect_left(self._last, number)
@@ -66,6 +76,10 @@ class RangeSet:
 
     def __repr__(self) -> str:
         return f"RangeSet({to_text(self)!r})"
+
+    def common(self, other: RangeSet) -> RangeSet:
+        """Return the numbers that both sets have."""
+        return other.missing_from(self).missing_from(self)
 
     def missing_from(self, whole: RangeSet) -> RangeSet:
         """Return the numbers of `whole` that are not in this set."""

@@ -67,6 +67,7 @@ class SpoolTable(Table):
     path: FilePath = Path("spool")
     max_bytes: Int = Field(1_000_000_000, ge=MIN_SPOOL_BYTES, le=MAX_SPOOL_BYTES)
     commit_s: Number = Field(1.0, gt=0, le=60)
+    endurance_bytes: Int | None = Field(None, gt=0)
 
 
 class ClockTable(Table):

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gateway.replay.source import RecordedFrame, RecordedScan, SourceError, Span
-from gateway.spool.disk import UNREADABLE, frames_of
-from gateway.spool.segment import Segment, scan, segments_in
+from gateway.spool.segment import UNREADABLE, Segment, scan, segments_in
 from gateway.wire.frame_lines import ScanText
 
 Say = Callable[[str], None]
@@ -28,8 +27,11 @@ class SpoolFolder:
         try:
             self._files = segments_in(self._folder)
             self._numbers: dict[RecordedScan, int] = {}
+            self._offsets: dict[int, tuple[int, int | None]] = {}
             for number, path in self._files:
-                for texts in scan(path, number).schemas.values():
+                segment = scan(path, number)
+                self._offsets.update(segment.offsets)
+                for texts in segment.schemas.values():
                     for text in texts:
                         self._numbers.setdefault(_scan_of(text), len(self._numbers))
         except OSError as error:
@@ -50,11 +52,11 @@ class SpoolFolder:
             n_damaged += segment.damaged
             for i in range(len(segment)):
                 try:
-                    frames, catalog = frames_of(segment, i)
+                    block, catalog = segment.block(i, self._offsets)
                 except UNREADABLE:
                     n_damaged += 1
                     continue
-                yield from self._renumbered(segment, catalog, frames)
+                yield from self._renumbered(segment, catalog, block.frames())
                 self.progress = (k + (i + 1) / len(segment)) / len(self._files)
         if n_damaged:
             self._say(f"{self._folder}: {n_damaged} damaged batches left out")

@@ -4,12 +4,14 @@ Invariants
     What commit() returned for is on the disk before it returned. A sequence number is given once per boot, a boot
     number once per spool. The folder never holds more than max_bytes. A segment goes only as a whole, oldest first,
     and the frames in it that nobody acknowledged are added to the dropped counters, durably, before it goes.
-    Start-up succeeds whatever the files hold. One process at a time: two would overwrite each other's batches, so who
-    runs a gateway holds the folder first (hold()).
+    Start-up succeeds whatever the files hold, and whether or not there is a disk: frames wait in memory, bounded,
+    until there is one. One process at a time: two would overwrite each other's batches, so who runs a gateway holds
+    the folder first (hold()).
 
-    folder | meta       boot, dropped counters, dropped_through; replaced as a whole and synced: at start and at a drop
-           | cursor     two slots of acknowledged ranges, never synced: its loss only sends frames again
-           | NNNNNNNNNN.spool   segments; see record.py. A recycled one keeps its old bytes under a new number
+    folder | meta, cursor      see notes.py
+           | NNNNNNNNNN.spool   segments of one size, written once ahead; see record.py. One whose frames stand in a
+           |                    sealed one is used again under a new number and keeps its old bytes meanwhile
+           | NNNNNNNNNN.sealed  a segment that was full, written anew in long blocks; see seal.py
 """
 
 from __future__ import annotations
@@ -17,46 +19,64 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
-import json
 import logging
 import os
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.model.durable import replace_file, sync_folder
+from gateway.model.durable import sync_folder
 from gateway.model.frame import Frame
-from gateway.model.ranges import RangeSet, from_text, to_text
+from gateway.model.ranges import RangeSet
+from gateway.spool.notes import SLOT_BYTES, Cursor, Meta, read_meta
 from gateway.spool.record import (
     FRAMES,
     HEADER_BYTES,
-    SCHEMA,
-    CorruptBatch,
+    HELD,
+    OFFSET,
+    PAGE_BYTES,
+    Block,
     SpooledFrame,
-    catalog_of,
-    decode_frames,
-    encode_frames,
+    encode_block,
+    encode_offset,
+    encode_schema,
+    gap_before,
     head_at,
     pack_batch,
+    pack_schema,
     segment_header,
 )
-from gateway.spool.segment import Segment, name_of, scan, segments_in
-from gateway.spool.spool import START, Edition, Position, SpoolState, SpoolStatistics, Unsent, improvised_boot
-from gateway.wire.frame_lines import ScanText, encode_texts
+from gateway.spool.seal import fresh_of, seal
+from gateway.spool.segment import SUFFIX, UNREADABLE, Segment, name_of, scan, segments_in, settle
+from gateway.spool.spool import (
+    START,
+    Absent,
+    Drop,
+    Edition,
+    Position,
+    SpoolState,
+    SpoolStatistics,
+    Unsent,
+    Why,
+    improvised_boot,
+)
+from gateway.wire.frame_lines import ScanText
 
 log = logging.getLogger(__name__)
 
-RESERVED_BYTES: Final = 160 * 1024  # meta, its successor while it is written, cursor
+RESERVED_BYTES: Final = 2 * SLOT_BYTES + 64 * 1024  # cursor; meta, and its successor while it is written
 SEGMENT_BYTES: Final = 8 * 1024 * 1024  # what one drop loses at most, and what pre-zeroing writes at once
 SEGMENTS_AT_LEAST: Final = 8  # a segment is at most an eighth of max_bytes
-SLOT_BYTES: Final = 32 * 1024  # one copy of the acknowledged ranges
 MAX_PENDING_VALUES: Final = 1_000_000  # 12 MB: what waits in memory while the disk refuses
+PENDING_FRAMES: Final = 1_000  # that go to the broker from memory at a time while the disk refuses
+BATCH_ROOM: Final = 64  # header and padding of one batch
+OFFSET_ROOM: Final = 192  # the batch that fixes stamps
+SPARES: Final = 1  # files of sealed segments that wait for a new number
 STATES: Final[dict[int, SpoolState]] = {
     errno.ENOSPC: "full",
     errno.EDQUOT: "full",
@@ -76,7 +96,7 @@ def hold(folder: Path) -> int:
     Raises InUse if another has it, OSError if the folder cannot be made or read. The lock is on the folder itself: it
     works on a read-only disk and leaves nothing behind.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,17 +110,27 @@ def hold(folder: Path) -> int:
     return fd
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder, on the disk with its name; raises OSError."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        for parent in (folder.parent, folder.parent.parent):
+            sync_folder(parent)
+
+
 class DiskSpool:
-    """Frames in segments of CRC'd, column-encoded, compressed batches."""
+    """Frames in segments of CRC'd, column-encoded, compressed batches.
+
+    is_holding  the stamps of frames that are appended now are not fixed yet: the clock is not synchronised
+    """
 
     def __init__(self, folder: Path, max_bytes: int, catalog: str, texts: Sequence[ScanText]) -> None:
-        """Open or make the spool; raises OSError only if the folder cannot be made or read."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Open or make the spool; a disk that will not have us is a state, and tried again with every commit."""
         self._folder = folder
         self._editions = [Edition(1, catalog, tuple(texts))]
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
-        self._has_shrunk = False
+        self._is_resized = False
         self._state: SpoolState = "ok"
         self._errors: list[str] = []
         self._pending: deque[SpooledFrame] = deque()
@@ -108,34 +138,76 @@ class DiskSpool:
         self._lock = asyncio.Lock()  # one disk action at a time
         self._guard = threading.RLock()  # the ranges and counters, which the disk's thread and the loop both touch
         self._in_commit = 0  # frames up to here are being written
+        self._written_through = 0  # and are on the disk up to here
         self._committed: dict[int, RangeSet] = {}
+        self._damaged: dict[int, RangeSet] = {}
         self._acked: dict[int, RangeSet] = {}
-        self._cursor_turn = 0
-        self._cursor_dirty = False
-        meta = _read_meta(folder / "meta")
-        self._dropped = int(meta.get("dropped", 0))
-        self._dropped_values = int(meta.get("dropped_values", 0))
-        self._dropped_through = int(meta.get("dropped_through", 0))
-        self._segments = self._recover()
-        self._read_cursor()
-        self.boot = 1 + max([int(meta.get("boot", 0)), *self._committed, *self._acked])
-        self.next_seq = 1
-        self._print_commits = os.environ.get("CORRIDOR_PRINT_COMMITS") == "1"
+        self._again: dict[int, RangeSet] = {}  # acknowledged once, and wanted again
+        self._cursor = Cursor(folder)
+        self._is_cursor_dirty = False
+        self._meta = Meta()
+        self._is_meta_dirty = False
+        self._drops: list[Drop] = []
+        self._segments: list[Segment] = []
+        self._spares: list[Path] = []
+        self._sealing: Segment | None = None
+        self._unsealable: set[int] = set()
+        self._offsets: dict[int, tuple[int, int | None]] = {}
+        self._unsaved_offsets: list[int] = []
+        self._has_moved_on = False  # a segment was left because the disk failed in it
         self._oldest: tuple[Position, int] | None = None  # first unsent batch, and the time of its oldest frame
-        is_writable = self._try(self._write_meta)
-        if not is_writable:
-            self.boot = improvised_boot(self.boot)  # the disk may forget that this one was given
-        self._committed[self.boot] = RangeSet()
-        self._acked[self.boot] = RangeSet()
-        if is_writable:
+        self._print_commits = os.environ.get("CORRIDOR_PRINT_COMMITS") == "1"
+        self.is_holding = False
+        self._held_through = 0
+        self.absent = Absent()
+        self.written = self.prepared = 0
+        self.boot = 0
+        self.next_seq = 1
+        self._is_open = self._try(self._open)
+        if not self.boot or not self._is_open:
+            self.boot = improvised_boot(max(self.boot, self._meta.boot))  # the disk may forget that this one was given
+            self._begin()
+        else:
             self._try(lambda: self._make_room(0))
 
     def turn_to(self, catalog: str, texts: Sequence[ScanText], max_bytes: int) -> None:
         """Take frames of another configuration from next_seq on; the folder shrinks with the next commit."""
         self._editions.append(Edition(self.next_seq, catalog, tuple(texts)))
-        self._has_shrunk = self._has_shrunk or max_bytes < self._max_bytes
+        self._is_resized = self._is_resized or max_bytes != self._max_bytes
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
+
+    def _edition(self, seq: int) -> Edition:
+        """Return how a frame of this boot that is not on the disk yet is written."""
+        return next(each for each in reversed(list(self._editions)) if each.first_seq <= seq)
+
+    def _resize(self) -> None:
+        """Keep to another max_bytes; files that wait for a number have the old size. Raises OSError."""
+        while self._spares:
+            self._spares.pop().unlink(missing_ok=True)
+        self._make_room(0)
+
+    def _open(self) -> None:
+        """Read what the folder holds and take the next boot number; raises OSError."""
+        _make_folder(self._folder)
+        self._meta = read_meta(self._folder)
+        self._segments, self._committed, self._damaged = [], {}, {}
+        self._recover()
+        acked, again = self._cursor.read()
+        with self._guard:
+            for mine, found in ((self._acked, acked), (self._again, again)):
+                for boot, ranges in found.items():
+                    for span in ranges:
+                        mine.setdefault(boot, RangeSet()).add(*span)
+        if not self.boot:
+            self.boot = 1 + max([self._meta.boot, *self._committed, *self._acked])
+        self._begin()
+        self._meta.begin(self.boot)
+        self._write_meta()
+
+    def _begin(self) -> None:
+        self._committed.setdefault(self.boot, RangeSet())
+        self._acked.setdefault(self.boot, RangeSet())
 
     def append(self, frame: Frame) -> None:
         """Take a frame whose seq is next_seq; it is safe after the next commit."""
@@ -143,29 +215,90 @@ class DiskSpool:
             raise ValueError(f"frame {frame.seq} out of order, wanted {self.next_seq}")
         self.next_seq += 1
         copy = SpooledFrame.of(frame)
+        if self.is_holding:
+            self._held_through = copy.seq
         self._pending.append(copy)
         self._pending_values += copy.value.size
+        lost = []
         while self._pending_values > MAX_PENDING_VALUES and self._pending[0].seq > self._in_commit:
-            lost = self._pending.popleft()
-            self._pending_values -= lost.value.size
-            if lost.seq not in self._acked[self.boot]:
-                self._dropped += 1
-                self._dropped_values += lost.n_good
+            lost.append(self._pending.popleft())
+            self._pending_values -= lost[-1].value.size
+        if lost:
+            self._lose(lost)
+
+    def _lose(self, frames: Sequence[SpooledFrame]) -> None:
+        """Count frames that the disk never had: those that nobody has are gone."""
+        with self._guard:
+            gone = [frame for frame in frames if frame.seq not in self._acked[self.boot]]
+            ranges = self._meta.lost.setdefault(self.boot, RangeSet())
+            for frame in frames:
+                ranges.add(frame.seq)
+            self._is_meta_dirty = True
+            if not gone:
+                return
+            values = sum(frame.n_good for frame in gone)
+            self._meta.dropped += len(gone)
+            self._meta.dropped_values += values
+            spans = RangeSet()
+            for frame in gone:
+                spans.add(frame.seq)
+            self._drops.append(Drop({self.boot: spans}, len(gone), values, gone[0].time_ns, gone[-1].time_ns))
 
     def ack(self, boot: int, first: int, last: int) -> None:
         """Take note that the broker has these frames."""
         with self._guard:
             self._acked.setdefault(boot, RangeSet()).add(first, last)
-            self._cursor_dirty = True
+            if boot in self._again:
+                self._again[boot].discard(first, last)
+            self._is_cursor_dirty = True
 
     def is_acked(self, boot: int, seq: int) -> bool:
         """Return whether the broker has this frame."""
         with self._guard:
             return boot in self._acked and seq in self._acked[boot]
 
+    def reopen(self, boot: int, wanted: RangeSet) -> tuple[RangeSet, dict[Why, RangeSet]]:
+        """Put frames that the broker has had into the backlog again; returns them, and why not for the others."""
+        with self._guard:
+            damaged = self._damaged.get(boot, RangeSet())
+            held = damaged.missing_from(self._committed.get(boot, RangeSet()))
+            found = held.common(wanted)
+            why = self._why_not(boot, found.missing_from(wanted), held)
+            for first, last in found:
+                for a, b in self._acked.get(boot, RangeSet()).common(RangeSet([(first, last)])):
+                    self._acked[boot].discard(a, b)
+                    self._again.setdefault(boot, RangeSet()).add(a, b)
+            self._is_cursor_dirty = True
+            self._oldest = None
+        return found, why
+
+    def _why_not(self, boot: int, wanted: RangeSet, held: RangeSet) -> dict[Why, RangeSet]:
+        """Return why frames cannot be sent: by where they stand beside those that are held."""
+        out: dict[Why, RangeSet] = {}
+        lost = self._meta.lost.get(boot, RangeSet())
+        spans = list(held)
+        has_dropped = self._meta.dropped_through > 0
+        for why, part in (("dropped", lost.common(wanted)), (None, lost.missing_from(wanted))):
+            for first, last in part:
+                low, high = (spans[0][0], spans[-1][1]) if spans else (first, first - 1)
+                if not spans and has_dropped and boot < self.boot:
+                    low = last + 1
+                parts: tuple[tuple[Why, int, int], ...] = (
+                    ("dropped" if has_dropped else "damaged", first, min(last, low - 1)),
+                    ("damaged", max(first, low), min(last, high)),
+                    ("uncommitted", max(first, high + 1, low), last),
+                )
+                for reason, a, b in parts if why is None else (("dropped", first, last),):
+                    if a <= b:
+                        out.setdefault(reason, RangeSet()).add(a, b)
+        return out
+
     def end(self) -> Position:
         """Return where the backlog ends now: what is committed later stands behind it."""
-        return (self._segments[-1].number, len(self._segments[-1])) if self._segments else START
+        if not self._segments:
+            return START
+        last = self._segments[-1]
+        return (last.number, last.base + len(last))
 
     def _is_sent(self, segment: Segment) -> bool:
         """Return whether the broker has every frame of a segment: most of a long spool is skipped by this."""
@@ -174,6 +307,10 @@ class DiskSpool:
     def _are_acked(self, boot: int, first: int, last: int) -> bool:
         with self._guard:
             return boot in self._acked and self._acked[boot].covers(first, last)
+
+    def _unacked(self, boot: int, first: int, last: int) -> RangeSet:
+        with self._guard:
+            return self._acked.get(boot, RangeSet()).missing_from(RangeSet([(first, last)]))
 
     def boots(self) -> dict[int, tuple[int, int]]:
         """Return the committed range of every boot still held."""
@@ -184,6 +321,15 @@ class DiskSpool:
                     out[boot] = (spans[0][0], spans[-1][1])
         return out
 
+    def delivered(self) -> dict[int, RangeSet]:
+        """Return which frames of every boot still held the broker has."""
+        with self._guard:
+            return {
+                boot: RangeSet(self._acked[boot])
+                for boot in sorted(self._committed)
+                if self._committed[boot] and self._acked.get(boot)
+            }
+
     def statistics(self) -> SpoolStatistics:
         """Return what it holds and has lost."""
         with self._guard:
@@ -192,15 +338,56 @@ class DiskSpool:
             )
         return SpoolStatistics(
             state=self._state,
-            bytes=sum(segment.size for segment in self._segments) + RESERVED_BYTES,
+            bytes=self._used() + RESERVED_BYTES,
             oldest_ns=self._oldest_ns(),
             unsent=unsent,
             pending=len(self._pending),
-            dropped=self._dropped,
-            dropped_values=self._dropped_values,
+            dropped=self._meta.dropped,
+            dropped_values=self._meta.dropped_values,
             damaged=sum(segment.damaged for segment in self._segments),
+            written=self.written,
+            prepared=self.prepared,
             errors=self._errors[-1:],
         )
+
+    def drops(self) -> list[Drop]:
+        """Return what was dropped since this was asked last."""
+        with self._guard:
+            found, self._drops = self._drops, []
+        return found
+
+    def newest_ns(self) -> int:
+        """Return the latest stamp that is held, 0 where there is none: time goes on from there."""
+        for segment in reversed(self._segments):
+            for i in reversed(range(len(segment))):
+                try:
+                    return int(segment.block(i, self._offsets)[0].time.max())
+                except UNREADABLE:
+                    continue
+        return 0
+
+    def unfixed(self) -> list[int]:
+        """Return the boots that hold frames whose stamps are not fixed."""
+        boots = {b: max(last for _, last in spans) for s in self._segments for b, spans in s.unfixed.items() if spans}
+        return sorted(boot for boot, last in boots.items() if self._offsets.get(boot, (0, None))[0] < last)
+
+    def fix(self, boot: int, offset_ns: int | None) -> None:
+        """Fix the stamps of a boot's held frames, durable with the next commit; None: as they were stamped.
+
+        What is appended from now on is stamped for good.
+        """
+        if boot == self.boot:
+            self.is_holding = False
+            through = self._held_through
+        else:
+            through = max((b for s in self._segments for _, b in s.unfixed.get(boot, RangeSet())), default=0)
+        if through:
+            self._offsets[boot] = (through, offset_ns)
+            self._unsaved_offsets.append(boot)
+
+    def shares_clock(self, boot: int) -> bool:
+        """Return whether the monotonic clock of that boot is the one of this: the kernel has run on."""
+        return bool(self._meta.kernel) and self._meta.kernel_since <= boot <= self.boot
 
     def _oldest_ns(self) -> int | None:
         """Return the time of the oldest unacknowledged frame; its batch is read once, while it stays the first."""
@@ -211,13 +398,13 @@ class DiskSpool:
                 _, boot, seq, n, _ = segment.batch(i)
                 if self._are_acked(boot, seq, seq + n - 1):
                     continue
-                at = (segment.number, i)
+                at = (segment.number, segment.base + i)
                 if self._oldest is None or self._oldest[0] != at:
                     try:
-                        frames, _ = frames_of(segment, i)
+                        block, _ = segment.block(i, self._offsets)
                     except UNREADABLE:  # damaged, which the sender will tell, or dropped by the commit just now
                         continue
-                    self._oldest = (at, frames[0].time_ns)
+                    self._oldest = (at, int(block.time[0]))
                 return self._oldest[1]
         waiting = next((frame for frame in self._pending if not self.is_acked(self.boot, frame.seq)), None)
         return None if waiting is None else waiting.time_ns
@@ -226,37 +413,103 @@ class DiskSpool:
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
         async with self._lock:
             frames = list(self._pending)
-            if not frames and not self._cursor_dirty and not self._has_shrunk:
+            idle = not (self._is_cursor_dirty or self._is_meta_dirty or self._unsaved_offsets or self._is_resized)
+            if not frames and idle and self._is_open:
                 return
             self._in_commit = frames[-1].seq if frames else 0
-            done = await asyncio.to_thread(self._commit, frames)
+            await asyncio.to_thread(self._commit, frames)
             self._in_commit = 0
-            for frame in frames if done else ():
-                self._pending.popleft()
-                self._pending_values -= frame.value.size
+            while self._pending and self._pending[0].seq <= self._written_through:
+                self._pending_values -= self._pending.popleft().value.size
             first = self._pending[0].seq if self._pending else self.next_seq
             while len(self._editions) > 1 and self._editions[1].first_seq <= first:
                 del self._editions[0]
 
-    async def unsent(self, after: Position, want: Callable[[int, int], bool]) -> Unsent | None:
-        """Return the next batch behind `after` with unacknowledged frames for which want(boot, seq) holds, or None."""
+    async def tidy(self) -> None:
+        """Seal one segment that is full, if there is one; commits go on meanwhile."""
+        async with self._lock:
+            segment = self._next_to_seal()
+            if segment is None or not await asyncio.to_thread(self._try, lambda: self._make_room(segment.end)):
+                return
+            if segment not in self._segments:
+                return  # it was the oldest
+            self._sealing = segment
+            offsets = dict(self._offsets)
+        try:
+            made = await asyncio.to_thread(seal, segment, offsets)
+        except OSError as error:
+            log.debug("spool: %s cannot be sealed: %s", segment.path.name, error)
+            self._unsealable.add(segment.number)
+            fresh_of(segment).unlink(missing_ok=True)
+            return
+        finally:
+            self._sealing = None
+        async with self._lock:
+            await asyncio.to_thread(self._try, lambda: self._swap(segment, made))
+
+    def _next_to_seal(self) -> Segment | None:
+        """Return the oldest segment that is full and not sealed, once all its stamps are fixed."""
+        for segment in self._segments[:-1]:
+            is_open = any(
+                self._offsets.get(boot, (0, None))[0] < last for boot, r in segment.unfixed.items() for _, last in r
+            )
+            if not segment.is_sealed and not is_open and segment.number not in self._unsealable and len(segment):
+                return segment
+        return None
+
+    def _swap(self, segment: Segment, made: Segment) -> None:
+        """Let the sealed segment take the place of the other, whose file waits for a new number; raises OSError."""
+        fresh = fresh_of(made)
+        if segment not in self._segments or made.size > segment.size:
+            fresh.unlink()
+            self._unsealable.add(segment.number)
+            return
+        self.written += made.size
+        fresh.rename(made.path)
+        sync_folder(self._folder)
+        with self._guard:
+            self._segments[self._segments.index(segment)] = made
+            for boot, spans in made.held.items():
+                for first, last in spans:
+                    segment.held[boot].discard(first, last)
+            for boot, spans in segment.held.items():
+                for first, last in spans:
+                    self._damaged.setdefault(boot, RangeSet()).add(first, last)
+        self._spares.append(segment.path)
+        while len(self._spares) > SPARES:
+            self._spares.pop(0).unlink(missing_ok=True)
+
+    async def unsent(self, after: Position, but: Callable[[int], RangeSet]) -> Unsent | None:
+        """Return the next batch behind `after` with unacknowledged frames but those of but(boot), or None.
+
+        While the disk refuses, what waits in memory comes at the end.
+        """
         async with self._lock:
             for segment in self._segments:
                 if segment.number < after[0] or self._is_sent(segment):
                     continue
-                first = after[1] if segment.number == after[0] else 0
+                first = max(0, after[1] - segment.base) if segment.number == after[0] else 0
                 for i in range(first, len(segment)):
                     _, boot, seq, n, _ = segment.batch(i)
                     if self._are_acked(boot, seq, seq + n - 1):
                         continue
-                    wanted = {s for s in range(seq, seq + n) if not self.is_acked(boot, s) and want(boot, s)}
+                    wanted = but(boot).missing_from(self._unacked(boot, seq, seq + n - 1))
                     if not wanted:
                         continue
-                    position = (segment.number, i + 1)
+                    position = (segment.number, segment.base + i + 1)
                     frames, catalog = await asyncio.to_thread(self._read, segment, i)
                     taken = tuple(frame for frame in frames if frame.seq in wanted)
-                    return Unsent(position, boot, catalog, segment.schemas.get(catalog, ()), taken)
-        return None
+                    return Unsent(position, boot, catalog, segment.texts(catalog) if catalog else (), taken)
+            if self._state == "ok" or self.is_holding:
+                return None
+            busy = but(self.boot)
+            waiting = (f for f in self._pending if not self.is_acked(self.boot, f.seq) and f.seq not in busy)
+            some = [frame for frame, _ in zip(waiting, range(PENDING_FRAMES), strict=False)]
+            if not some:
+                return None
+            edition = self._edition(some[0].seq)
+            taken = tuple(frame for frame in some if self._edition(frame.seq) is edition)
+            return Unsent(after, self.boot, edition.catalog, edition.texts, taken)
 
     async def close(self) -> None:
         """Commit what is pending."""
@@ -266,24 +519,35 @@ class DiskSpool:
         """Return the frames of a batch; a damaged one has none, is counted, and no longer counts as held."""
         _, boot, first, n, _ = segment.batch(i)
         try:
-            return frames_of(segment, i)
+            block, catalog = segment.block(i, self._offsets)
+            return block.frames(), catalog
+        except OSError as error:  # it may be read the next time
+            log.error("spool: frames %d:%d-%d cannot be read now: %s", boot, first, first + n - 1, error)
+            return [], ""
         except UNREADABLE as error:
-            log.error("spool: frames %d:%d-%d cannot be read: %s", boot, first, first + n - 1, error)
+            log.error("spool: frames %d:%d-%d are damaged: %s", boot, first, first + n - 1, error)
             segment.damaged += 1
+            with self._guard:
+                self._damaged.setdefault(boot, RangeSet()).add(first, first + n - 1)
             self.ack(boot, first, first + n - 1)  # nobody will ever send them
             return [], ""
 
-    def _commit(self, frames: Sequence[SpooledFrame]) -> bool:
-        """Write and sync; returns whether the frames are safe."""
-        if self._has_shrunk:
-            self._has_shrunk = not self._try(lambda: self._make_room(0))
-        if not self._try(lambda: self._write(frames)):
-            return False
-        if frames and self._print_commits:
-            print(f"COMMIT boot={self.boot} seq={frames[-1].seq}", flush=True)  # noqa: T201 - DESIGN section 5
-        if self._cursor_dirty:
+    def _commit(self, frames: Sequence[SpooledFrame]) -> None:
+        """Write and sync; what is safe now is told by _written_through."""
+        if not self._is_open:
+            self._is_open = self._try(self._open)
+            if not self._is_open:
+                return
+        if self._is_resized:
+            self._is_resized = not self._try(self._resize)
+        before = self._written_through
+        is_done = self._try(lambda: self._write(frames))
+        if self._written_through > before and self._print_commits:
+            print(f"COMMIT boot={self.boot} seq={self._written_through}", flush=True)  # noqa: T201 - DESIGN section 5
+        if is_done and self._is_meta_dirty:
+            is_done = self._try(self._write_meta)
+        if is_done and self._is_cursor_dirty:
             self._try(self._write_cursor)
-        return True
 
     def _try(self, action: Callable[[], object]) -> bool:
         """Run a disk action; what the disk refuses becomes the state, told once per change."""
@@ -303,67 +567,110 @@ class DiskSpool:
 
     def _write(self, frames: Sequence[SpooledFrame]) -> None:
         """Write frames with successive numbers and one edition, in batches that fit a segment, and sync."""
-        editions = list(self._editions)
-        begins = {edition.first_seq for edition in editions}
+        begins = {edition.first_seq for edition in list(self._editions)}
         runs: list[list[SpooledFrame]] = []
         for frame in frames:
-            if not runs or runs[-1][-1].seq + 1 != frame.seq or frame.seq in begins:
+            last = runs[-1][-1].seq if runs else 0
+            if not runs or last + 1 != frame.seq or last == self._held_through or frame.seq in begins:
                 runs.append([])
             runs[-1].append(frame)
+        if self._unsaved_offsets:
+            self._write_offsets()
         for run in runs:
-            edition = next(each for each in reversed(editions) if each.first_seq <= run[0].seq)
-            self._write_run(run, edition, edition.decimals)
+            edition = self._edition(run[0].seq)
+            self._write_run(run, edition, encode_schema(edition.catalog, edition.texts), edition.decimals)
+            self._written_through = run[-1].seq
 
-    def _write_run(self, run: list[SpooledFrame], edition: Edition, decimals: Sequence[NDArray[np.int8]]) -> None:
-        body = encode_frames(edition.catalog, run, decimals)
-        schema = encode_texts(edition.catalog, edition.texts)
-        room = self._segment_bytes - HEADER_BYTES - len(schema) - 4 * 1024
+    def _write_offsets(self) -> None:
+        """Write what fixes the stamps of held frames, behind them."""
+        segment = self._segment_for(OFFSET_ROOM * len(self._unsaved_offsets), self._editions[-1].catalog, 0)
+        batches = b""
+        for boot in self._unsaved_offsets:
+            body = encode_offset(boot, *self._offsets[boot])
+            batches += pack_batch(segment.number, boot, OFFSET, 0, 0, 0, body)
+        self._put(segment, batches)
+        segment.offsets.update((boot, self._offsets[boot]) for boot in self._unsaved_offsets)
+        self._unsaved_offsets.clear()
+
+    def _write_run(
+        self, run: list[SpooledFrame], edition: Edition, schema: bytes, decimals: Sequence[NDArray[np.int8]]
+    ) -> None:
+        body = encode_block(edition.catalog, Block.of(run), decimals)
+        schema_bytes = 2 * (len(schema) + BATCH_ROOM)
+        room = self._segment_bytes - HEADER_BYTES - schema_bytes - PAGE_BYTES
         if len(body) > room:
             if len(run) == 1:
                 raise OSError(errno.EFBIG, f"one frame needs {len(body)} bytes, a segment has room for {room}")
-            self._write_run(run[: len(run) // 2], edition, decimals)
-            self._write_run(run[len(run) // 2 :], edition, decimals)
+            self._write_run(run[: len(run) // 2], edition, schema, decimals)
+            self._write_run(run[len(run) // 2 :], edition, schema, decimals)
             return
-        segment = self._segment_for(len(body) + 2 * BATCH_ROOM, edition.catalog, len(schema) + BATCH_ROOM)
-        fd = os.open(segment.path, os.O_WRONLY)
-        try:
-            if edition.catalog not in segment.schemas:
-                batch = pack_batch(segment.number, self.boot, SCHEMA, 0, 0, 0, schema)
-                _pwrite(fd, batch, segment.end)
-                segment.end += len(batch)
-                segment.schemas[edition.catalog] = edition.texts
-            n_values = sum(frame.n_good for frame in run)
-            batch = pack_batch(segment.number, self.boot, FRAMES, run[0].seq, len(run), n_values, body)
-            _pwrite(fd, batch, segment.end)
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
+        segment = self._segment_for(len(body) + BATCH_ROOM + PAGE_BYTES, edition.catalog, schema_bytes)
+        data = b""
+        if edition.catalog not in segment.schemas:
+            data = pack_schema(segment.number, self.boot, schema)
+        n_values = sum(frame.n_good for frame in run)
+        kind = HELD if run[0].seq <= self._held_through else FRAMES
+        gap = 0 if data else gap_before(segment.end, len(body) + BATCH_ROOM)
+        batch = pack_batch(segment.number, self.boot, kind, run[0].seq, len(run), n_values, body, gap)
+        at = segment.end + len(data) + gap
+        self._put(segment, data + batch, gap)
+        segment.schemas[edition.catalog] = edition.texts
         head = head_at(batch, 0, segment.number)
         assert head is not None
-        segment.add(segment.end, head)
-        segment.end += len(batch)
+        segment.add(at, head)
         with self._guard:
             self._committed[self.boot].add(run[0].seq, run[-1].seq)
+            if n_values < sum(frame.value.size for frame in run):
+                for frame in run:
+                    self.absent.add(edition.texts[frame.scan], frame)
+
+    def _put(self, segment: Segment, data: bytes, gap: int = 0) -> None:
+        """Write at the end of a segment and sync; a place where the disk fails is left once. Raises OSError."""
+        at = segment.end + gap
+        try:
+            fd = os.open(segment.path, os.O_WRONLY)
+            try:
+                _pwrite(fd, data, at)
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno == errno.EIO and not self._has_moved_on:
+                self._has_moved_on = segment.is_left = True  # the next one may lie on sound ground
+            raise
+        self._has_moved_on = False
+        self.written += (-(-(at + len(data)) // PAGE_BYTES) - at // PAGE_BYTES) * PAGE_BYTES
+        segment.end = at + len(data)
 
     def _segment_for(self, n_bytes: int, catalog: str, schema_bytes: int) -> Segment:
         """Return the segment that has room for a batch, a new one if the last has not."""
-        if self._segments:
+        if self._segments and not (self._segments[-1].is_sealed or self._segments[-1].is_left):
             last = self._segments[-1]
             need = n_bytes + (0 if catalog in last.schemas else schema_bytes)
             if last.end + need <= last.size:
                 return last
-        number = 1 + max(self._dropped_through, self._segments[-1].number if self._segments else 0)
+        number = 1 + max(self._meta.dropped_through, self._segments[-1].number if self._segments else 0)
         path = self._folder / name_of(number)
-        recycled = self._make_room(self._segment_bytes)
-        if recycled:
-            recycled.rename(path)
-            _write_at(path, segment_header(number))
+        header = segment_header(number, self._segment_bytes)
+        if used := self._spares.pop(0) if self._spares else self._make_room(self._segment_bytes):
+            try:
+                used.rename(path)
+            except OSError:
+                self._spares.append(used)
+                raise
+            _write_at(path, header)
         else:
-            _make_zeroed(path, segment_header(number), self._segment_bytes)
+            _make_zeroed(path, header, self._segment_bytes)
+            self.prepared += self._segment_bytes
         sync_folder(self._folder)
         segment = Segment(path, number, self._segment_bytes)
         self._segments.append(segment)
         return segment
+
+    def _used(self) -> int:
+        """Return the bytes of all segments, of files that wait for a number, and of one that is being sealed."""
+        sealing = self._sealing.end if self._sealing else 0
+        return sum(s.size for s in list(self._segments)) + len(self._spares) * self._segment_bytes + sealing
 
     def _make_room(self, n_bytes: int) -> Path | None:
         """Drop the oldest segments until n_bytes more fit; returns the file of one that can be used again.
@@ -371,11 +678,16 @@ class DiskSpool:
         With 0 it only brings the folder below a max_bytes that was lowered.
         """
         recycled: Path | None = None
-        while self._segments and sum(s.size for s in self._segments) + n_bytes > self._max_bytes - RESERVED_BYTES:
+        while self._segments and self._used() + n_bytes > self._max_bytes - RESERVED_BYTES:
+            if self._spares:
+                self._spares.pop(0).unlink(missing_ok=True)
+                continue
             oldest = self._segments[0]
-            self._account(oldest)
-            if n_bytes and oldest.size == n_bytes and recycled is None:
-                recycled = oldest.path
+            if oldest.number > self._meta.dropped_through:  # else it is counted already, and the disk kept the file
+                self._account(oldest)
+            is_usable = not oldest.is_sealed and oldest is not self._sealing and _size(oldest.path) == n_bytes
+            if n_bytes == self._segment_bytes and is_usable and recycled is None:
+                recycled, n_bytes = oldest.path, 0
             else:
                 oldest.path.unlink(missing_ok=True)
             self._forget(oldest)
@@ -384,104 +696,118 @@ class DiskSpool:
     def _account(self, segment: Segment) -> None:
         """Count, durably, what goes unsent with a segment, before it goes."""
         frames, values = 0, 0
+        ranges: dict[int, RangeSet] = {}
+        batches = []
         for i, (_, boot, first, n, n_values) in enumerate(segment.batches()):
-            unsent = [seq for seq in range(first, first + n) if not self.is_acked(boot, seq)]
-            frames += len(unsent)
-            if len(unsent) == n:
+            with self._guard:
+                had = [self._acked.get(boot, RangeSet()), self._again.get(boot, RangeSet())]
+                unsent = RangeSet([(first, first + n - 1)])
+                for each in had:
+                    unsent = each.missing_from(unsent)
+            if not unsent:
+                continue
+            batches.append(i)
+            frames += unsent.total
+            for span in unsent:
+                ranges.setdefault(boot, RangeSet()).add(*span)
+            if unsent.total == n:
                 values += n_values
-            elif unsent:
-                values += sum(f.n_good for f in self._read(segment, i)[0] if f.seq in set(unsent))
-        before = (self._dropped, self._dropped_values, self._dropped_through)
-        self._dropped += frames
-        self._dropped_values += values
-        self._dropped_through = segment.number
+            else:
+                found = self._read(segment, i)[0]
+                values += sum(f.n_good for f in found if f.seq in unsent) if found else n_values
+        with self._guard:
+            meta = self._meta
+            before = (meta.dropped, meta.dropped_values, meta.dropped_through)
+            meta.dropped += frames
+            meta.dropped_values += values
+            meta.dropped_through = segment.number
         try:
             self._write_meta()
         except OSError:
-            self._dropped, self._dropped_values, self._dropped_through = before
+            with self._guard:
+                meta.dropped -= frames
+                meta.dropped_values -= values
+                meta.dropped_through = before[2]
             raise
         if frames:
             log.error("spool full: dropped %d frames (%d values) that nobody had yet", frames, values)
+            first_ns, last_ns = (self._time_of(segment, i, end) for i, end in ((batches[0], 0), (batches[-1], -1)))
+            with self._guard:
+                self._drops.append(Drop(ranges, frames, values, first_ns, last_ns))
+
+    def _time_of(self, segment: Segment, i: int, at: int) -> int:
+        try:
+            return int(segment.block(i, self._offsets)[0].time[at])
+        except UNREADABLE:
+            return 0
 
     def _forget(self, segment: Segment) -> None:
         with self._guard:
             self._segments.remove(segment)
             for _, boot, first, n, _ in segment.batches():
-                self._committed[boot].discard_below(first + n)
-                self._acked.get(boot, RangeSet()).discard_below(first + n)
+                for ranges in (self._committed, self._acked, self._again, self._damaged):
+                    if boot in ranges:
+                        ranges[boot].discard_below(first + n)
             for boot in [boot for boot, held in self._committed.items() if not held and boot != self.boot]:
-                del self._committed[boot]
-                self._acked.pop(boot, None)
+                for each in (self._committed, self._acked, self._again, self._damaged, self._meta.lost, self._offsets):
+                    each.pop(boot, None)
 
-    def _recover(self) -> list[Segment]:
-        """Return the segments that stand, whatever the files hold; what a drop had accounted already is removed."""
-        kept = []
+    def _recover(self) -> None:
+        """Take in the segments that stand, whatever the files hold; what a drop had accounted already is removed."""
+        for path in self._folder.glob("*.new"):
+            path.unlink()
         for number, path in segments_in(self._folder):
+            if number <= self._meta.dropped_through:
+                path.unlink()
+                continue
             try:
-                if number <= self._dropped_through:
-                    path.unlink()
-                    continue
                 segment = scan(path, number)
             except OSError as error:
                 log.error("spool: %s cannot be read: %s", path.name, error)
-                continue
+                segment = Segment(path, number, _size(path), damaged=1, is_left=True)
             if segment.damaged:
                 log.error("spool: %s: %d damaged places skipped", path.name, segment.damaged)
+            self._segments.append(segment)
+            if segment.is_sealed and (other := path.with_suffix(SUFFIX)).exists():
+                self._spares.append(other)
+        self._offsets = settle(self._segments) | self._offsets
+        for segment in self._segments:
             for _, boot, first, n, _ in segment.batches():
                 self._committed.setdefault(boot, RangeSet()).add(first, first + n - 1)
-            kept.append(segment)
-        return kept
+        sealed = {segment.number for segment in self._segments if segment.is_sealed}
+        for path in self._folder.glob(f"*{SUFFIX}"):
+            if path.stem.isdecimal() and int(path.stem) in sealed and path not in self._spares[:SPARES]:
+                path.unlink()
+        del self._spares[SPARES:]
 
     def _write_meta(self) -> None:
-        meta = {
-            "boot": self.boot,
-            "dropped": self._dropped,
-            "dropped_values": self._dropped_values,
-            "dropped_through": self._dropped_through,
-        }
-        replace_file(self._folder / "meta", _sealed(json.dumps(meta).encode()))
+        with self._guard:
+            self._is_meta_dirty = False
+        try:
+            self._meta.write(self._folder)
+        except OSError:
+            self._is_meta_dirty = True
+            raise
+        self.written += 2 * PAGE_BYTES
 
     def _write_cursor(self) -> None:
-        """Write the acknowledged ranges into the slot whose turn it is; not synced."""
-        self._cursor_turn += 1
+        """Write the acknowledged ranges; not synced."""
         with self._guard:
-            whole = {"turn": self._cursor_turn, "acked": {b: to_text(r) for b, r in self._acked.items() if r}}
-        slot = _sealed(json.dumps(whole).encode())
-        if len(slot) > SLOT_BYTES:  # ranges in tatters: keep the lowest of each boot, the rest is sent again
-            with self._guard:
-                whole["acked"] = {b: to_text(list(r)[:64]) for b, r in self._acked.items() if r}
-            slot = _sealed(json.dumps(whole).encode())
-        fd = os.open(self._folder / "cursor", os.O_WRONLY | os.O_CREAT, 0o600)
+            acked = {boot: RangeSet(ranges) for boot, ranges in self._acked.items()}
+            again = {boot: RangeSet(ranges) for boot, ranges in self._again.items()}
+            self._is_cursor_dirty = False
         try:
-            _pwrite(fd, slot.ljust(SLOT_BYTES, b"\0"), SLOT_BYTES * (self._cursor_turn % 2))
-        finally:
-            os.close(fd)
-        self._cursor_dirty = False
-
-    def _read_cursor(self) -> None:
-        try:
-            raw = (self._folder / "cursor").read_bytes()
+            self._cursor.write(acked, again)
         except OSError:
-            return
-        slots = [_unsealed(raw[at : at + SLOT_BYTES].rstrip(b"\0")) for at in (0, SLOT_BYTES)]
-        newest = max((slot for slot in slots if slot), key=lambda slot: int(slot.get("turn", 0)), default=None)
-        if newest is None:
-            return
-        self._cursor_turn = int(newest["turn"])
-        for boot, text in newest["acked"].items():
-            self._acked[int(boot)] = RangeSet(from_text(text))
+            self._is_cursor_dirty = True
+            raise
 
 
-BATCH_ROOM: Final = 64  # header and padding of one batch
-UNREADABLE: Final = (OSError, ValueError, KeyError, CorruptBatch)
-
-
-def frames_of(segment: Segment, i: int) -> tuple[list[SpooledFrame], str]:
-    """Return the frames of batch i and their catalog; raises one of UNREADABLE."""
-    head, body = segment.read(i)
-    catalog = catalog_of(body)
-    rows = [len(text.names) for text in segment.schemas[catalog]]
-    return decode_frames(body, head, rows), catalog
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _pwrite(fd: int, data: bytes, at: int) -> None:
@@ -514,86 +840,3 @@ def _make_zeroed(path: Path, header: bytes, size: int) -> None:
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-
-
-def _sealed(body: bytes) -> bytes:
-    return b"%08x %s" % (zlib.crc32(body), body)
-
-
-def _unsealed(raw: bytes) -> dict[str, Any] | None:
-    crc, _, body = raw.partition(b" ")
-    try:
-        whole = json.loads(body) if int(crc, 16) == zlib.crc32(body) else None
-    except ValueError:
-        return None
-    return whole if isinstance(whole, dict) else None
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    try:
-        found = _unsealed(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        log.error("spool: %s", error)
-        return {}
-    if found is None:
-        log.error("spool: meta is damaged: the counters of dropped frames begin again at 0")
-        return {}
-    return found
-
-
-def verify(folder: Path) -> dict[str, Any]:
-    """Return what a spool folder holds, reading only; for `corridor spool verify`.
-
-    reason  why it is not ok, where that is not damage alone: no folder, no spool, or a segment that cannot be read
-    """
-    boots: dict[int, RangeSet] = {}
-    frames = values = batches = largest = damaged = 0
-    segments, meta, reason = _contents(folder)
-    for number, path in segments:
-        try:
-            segment = scan(path, number)
-        except FileNotFoundError:
-            continue  # dropped meanwhile by the gateway whose spool this is
-        except OSError as error:
-            damaged += 1
-            reason = f"{path.name} cannot be read: {error.strerror}"
-            continue
-        damaged += segment.damaged
-        for i, (_, boot, first, n, n_values) in enumerate(segment.batches()):
-            try:
-                frames_of(segment, i)
-            except UNREADABLE:
-                damaged += 1
-                continue
-            boots.setdefault(boot, RangeSet()).add(first, first + n - 1)
-            frames, values, batches, largest = frames + n, values + n_values, batches + 1, max(largest, n)
-    first_kept = {boot: next(iter(ranges))[0] for boot, ranges in boots.items()}
-    through = int(meta.get("dropped_through", 0))
-    return {
-        "dir": str(folder),
-        "ok": damaged == 0 and reason is None,
-        "reason": reason,
-        "boots": {str(boot): [list(span) for span in ranges] for boot, ranges in sorted(boots.items())},
-        "frames": frames,
-        "values": values,
-        "batches": batches,
-        "largest_batch": largest,
-        "damaged": damaged,
-        "dropped_below": {str(boot): first for boot, first in first_kept.items() if first > 1 and through},
-    }
-
-
-def _contents(folder: Path) -> tuple[list[tuple[int, Path]], dict[str, Any], str | None]:
-    """Return segments and meta of a spool, or why it is none."""
-    try:
-        names = {path.name for path in folder.iterdir()}
-        segments = segments_in(folder)
-        if not segments and "meta" not in names:
-            return [], {}, "is not a spool: it has neither a segment (*.spool) nor meta"
-        return segments, _read_meta(folder / "meta") if "meta" in names else {}, None
-    except (NotADirectoryError, FileNotFoundError):
-        return [], {}, "is not a folder"
-    except OSError as error:
-        return [], {}, f"cannot be read: {error.strerror}"

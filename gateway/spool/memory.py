@@ -1,4 +1,4 @@
-"""A spool that forgets: the same contract in memory, for a box without a disk that may be written and for benches."""
+"""A spool that forgets: the same contract in memory, for benches and for tests of what stands around a spool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from gateway.model.frame import Frame
 from gateway.model.ranges import RangeSet
 from gateway.spool.record import SpooledFrame
-from gateway.spool.spool import Edition, Position, SpoolState, SpoolStatistics, Unsent
+from gateway.spool.spool import Absent, Drop, Edition, Position, SpoolStatistics, Unsent, Why
 from gateway.wire.frame_lines import ScanText
 
 VALUE_BYTES: Final = 12  # float64 and quality
@@ -18,13 +18,10 @@ VALUE_BYTES: Final = 12  # float64 and quality
 class MemorySpool:
     """Frames in a bounded ring; the oldest go first and are counted."""
 
-    def __init__(
-        self, max_bytes: int, catalog: str, texts: Sequence[ScanText], *, boot: int = 1, state: SpoolState = "ok"
-    ) -> None:
-        """`boot` and `state` are what a disk that will not have us leaves: its number cannot be remembered there."""
-        self.boot = boot
-        self._state = state
+    def __init__(self, max_bytes: int, catalog: str, texts: Sequence[ScanText]) -> None:
+        self.boot = 1
         self.next_seq = 1
+        self.absent = Absent()
         self._max_bytes = max_bytes
         self._editions = [Edition(1, catalog, tuple(texts))]
         self._frames: OrderedDict[int, SpooledFrame] = OrderedDict()
@@ -39,6 +36,7 @@ class MemorySpool:
             raise ValueError(f"frame {frame.seq} out of order, wanted {self.next_seq}")
         self.next_seq += 1
         held = SpooledFrame.of(frame)
+        self.absent.add(self._editions[-1].texts[held.scan], held)
         self._frames[frame.seq] = held
         self._bytes += VALUE_BYTES * held.value.size
         while self._bytes > self._max_bytes:
@@ -55,8 +53,14 @@ class MemorySpool:
             del self._editions[0]
         self._editions.append(Edition(self.next_seq, catalog, tuple(texts)))
 
+    def _edition(self, seq: int) -> Edition:
+        return next(each for each in reversed(self._editions) if each.first_seq <= seq)
+
     async def commit(self) -> None:
         """Do nothing: memory is as durable as it will ever be."""
+
+    async def tidy(self) -> None:
+        """Do nothing."""
 
     def ack(self, boot: int, first: int, last: int) -> None:
         """Take note that the broker has these frames."""
@@ -67,13 +71,22 @@ class MemorySpool:
         """Return whether the broker has this frame."""
         return boot == self.boot and seq in self._acked
 
-    async def unsent(self, after: Position, want: Callable[[int, int], bool]) -> Unsent | None:
+    def reopen(self, boot: int, wanted: RangeSet) -> tuple[RangeSet, dict[Why, RangeSet]]:
+        """Put frames into the backlog again."""
+        held = RangeSet(self.boots().values()) if boot == self.boot else RangeSet()
+        found = held.common(wanted)
+        for first, last in found:
+            self._acked.discard(first, last)
+        gone = found.missing_from(wanted)
+        return found, {"dropped": gone} if gone else {}
+
+    async def unsent(self, after: Position, but: Callable[[int], RangeSet]) -> Unsent | None:
         """Return the next unacknowledged frame behind `after`, as a batch of one."""
         if self._frames:
             first = max(after[1] + 1, next(iter(self._frames)))
             for seq in range(first, self.next_seq):
-                if seq not in self._acked and want(self.boot, seq):
-                    edition = next(each for each in reversed(self._editions) if each.first_seq <= seq)
+                if seq not in self._acked and seq not in but(self.boot):
+                    edition = self._edition(seq)
                     return Unsent((0, seq), self.boot, edition.catalog, edition.texts, (self._frames[seq],))
         return None
 
@@ -85,11 +98,18 @@ class MemorySpool:
         """Return the range held."""
         return {self.boot: (next(iter(self._frames)), self.next_seq - 1)} if self._frames else {}
 
+    def delivered(self) -> dict[int, RangeSet]:
+        """Return which frames the broker has."""
+        return {self.boot: RangeSet(self._acked)} if self._acked else {}
+
+    def drops(self) -> list[Drop]:
+        """Return nothing: the counters say it."""
+        return []
+
     def statistics(self) -> SpoolStatistics:
         """Return what it holds and has lost."""
         unsent = [seq for seq in self._frames if seq not in self._acked]
         return SpoolStatistics(
-            state=self._state,
             bytes=self._bytes,
             oldest_ns=self._frames[unsent[0]].time_ns if unsent else None,
             unsent=len(unsent),

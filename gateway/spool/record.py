@@ -6,13 +6,19 @@ Invariants
     batch (same catalog) that stands before it in the same segment. Numbers are little endian.
 
     segment  | header page | batch | batch | ... | zeros or old batches of a lower segment number |
-    header   | magic 8s | segment u32 | crc u32 |                                        padded to HEADER_BYTES
+    header   | magic 8s | segment u32 | size of the file u32 | crc u32 |                 padded to HEADER_BYTES
     batch    | magic u32 | segment u32 | boot u32 | kind u32 | first_seq u64 | n_frames u32 | n_values u32
-             | length u32 | crc u32 | payload, length bytes | padding to 8 |
+             | length u32 | gap u32 | crc u32 | payload, length bytes | padding to 8 |
+             gap: bytes without a meaning before it, since the batch before ended in another page
              crc covers the batch's header without itself, then the payload
-    schema   payload = JSON of frame_lines.encode_texts
-    frames   payload = zlib( catalog 8s | varints: scan, due_ns, time_ns, uncertainty_ns of each frame, each column as
-             differences | for each scan in ascending number its matrix of values and quality, column after column )
+    schema   payload = zlib( JSON of frame_lines.encode_texts ); it stands there twice, since all else hangs on it
+    frames   payload = zlib( catalog 8s | tick u8 | scan of each frame, as differences | times of each frame, scan by
+             scan | for each scan in ascending number its matrix of values and quality, column after column )
+    held     the same of frames whose stamps are not fixed: the clock was not synchronised
+    offset   payload = JSON {boot, through, offset_ns}: fixes the stamps of that boot's held frames up to that number
+    times    in ticks of 1 ns or, where all are whole, 1 us. On the monotonic clock, which is the truth: when it was
+             due, as second differences (a period is none), and the middle of the poll, counted from there; its
+             uncertainty; what the wall clock was ahead of the monotonic one. The last three as differences
     column   | mode u8 | decimals u8 | differences as zigzag varints | 0, or 1 and the qualities as varint differences |
              mode SCALED: value * 10^decimals; SINGLE, DOUBLE: bits of the float32, float64; EMPTY: no good value
 """
@@ -31,20 +37,26 @@ from numpy.typing import NDArray
 from drivers.jit import kernel
 from drivers.quality import BAD
 from gateway.model.frame import FLOAT32_TEXT, Frame
-from gateway.wire.frame_lines import EXACT
+from gateway.wire.frame_lines import EXACT, ScanText, decode_texts, encode_texts
+from gateway.wire.strict_json import dumps
 
-SEGMENT_MAGIC: Final = b"CGSPOOL1"
+SEGMENT_MAGIC: Final = b"CGSPOOL2"
 BATCH_MAGIC: Final = 0x31424743  # "CGB1"
-HEADER_BYTES: Final = 4096  # one page, so that batches never share one with the header
+PAGE_BYTES: Final = 4096  # what a disk is handed at least
+HEADER_BYTES: Final = PAGE_BYTES  # one page, so that batches never share one with the header
 ALIGN: Final = 8
 SCHEMA: Final = 1
 FRAMES: Final = 2
-BATCH: Final = struct.Struct("<IIIIQIIII")
-SEGMENT: Final = struct.Struct("<8sII")
+HELD: Final = 3
+OFFSET: Final = 4
+BATCH: Final = struct.Struct("<IIIIQIIIII")
+SEGMENT: Final = struct.Struct("<8sIII")
 ZLIB_LEVEL: Final = 1  # level 6 and zstd gain below 1 % on these columns (ACQUISITION section 8)
 SCALED, SINGLE, DOUBLE, EMPTY = 0, 1, 2, 3
 MAX_VARINT: Final = 10  # bytes of a 64-bit varint
 CATALOG_BYTES: Final = 8
+TICKS_NS: Final = (1, 1_000)  # by the tick byte
+DUE, TIME, OFFSETS = 1, 2, 4  # rows of Block.columns
 
 
 def _crc_table() -> NDArray[np.uint32]:
@@ -87,6 +99,7 @@ class BatchHead:
     n_frames: int
     n_values: int
     length: int
+    gap: int
     crc: int
 
     @property
@@ -95,23 +108,43 @@ class BatchHead:
         return -(-(BATCH.size + self.length) // ALIGN) * ALIGN
 
 
-def segment_header(number: int) -> bytes:
+def segment_header(number: int, size: int) -> bytes:
     """Return the header page of a segment."""
-    crc = crc32c(SEGMENT_MAGIC, number.to_bytes(4, "little"))
-    return SEGMENT.pack(SEGMENT_MAGIC, number, crc).ljust(HEADER_BYTES, b"\0")
+    head = SEGMENT.pack(SEGMENT_MAGIC, number, size, 0)[:-4]
+    return (head + crc32c(head).to_bytes(4, "little")).ljust(HEADER_BYTES, b"\0")
 
 
-def segment_number(page: bytes) -> int | None:
-    """Return the number in a segment's header page, or None if it is not one."""
+def read_segment_header(page: bytes) -> tuple[int, int] | None:
+    """Return number and size of a segment by its header page, or None if it is not one."""
     if len(page) < SEGMENT.size:
         return None
-    magic, number, crc = SEGMENT.unpack_from(page)
-    return number if magic == SEGMENT_MAGIC and crc == crc32c(magic, number.to_bytes(4, "little")) else None
+    magic, number, size, crc = SEGMENT.unpack_from(page)
+    return (number, size) if magic == SEGMENT_MAGIC and crc == crc32c(page[: SEGMENT.size - 4]) else None
 
 
-def pack_batch(segment: int, boot: int, kind: int, first_seq: int, n_frames: int, n_values: int, body: bytes) -> bytes:
-    """Return a batch as it is written."""
-    head = BATCH.pack(BATCH_MAGIC, segment, boot, kind, first_seq, n_frames, n_values, len(body), 0)
+def pack_schema(segment: int, boot: int, schema: bytes) -> bytes:
+    """Return a schema as it is written: twice."""
+    return 2 * pack_batch(segment, boot, SCHEMA, 0, 0, 0, schema)
+
+
+def encode_schema(catalog: str, texts: Sequence[ScanText]) -> bytes:
+    """Return the payload of a schema."""
+    return zlib.compress(encode_texts(catalog, texts), ZLIB_LEVEL)
+
+
+def decode_schema(body: bytes) -> tuple[str, tuple[ScanText, ...]]:
+    """Return catalog and texts of a schema's payload; raises ValueError, KeyError or TypeError."""
+    try:
+        return decode_texts(zlib.decompress(body))
+    except zlib.error as error:
+        raise CorruptBatch(str(error)) from None
+
+
+def pack_batch(
+    segment: int, boot: int, kind: int, first_seq: int, n_frames: int, n_values: int, body: bytes, gap: int = 0
+) -> bytes:
+    """Return a batch as it is written, without the gap before it."""
+    head = BATCH.pack(BATCH_MAGIC, segment, boot, kind, first_seq, n_frames, n_values, len(body), gap, 0)
     crc = crc32c(head[:-4], body)
     batch = head[:-4] + crc.to_bytes(4, "little") + body
     return batch + bytes(-len(batch) % ALIGN)
@@ -129,6 +162,26 @@ def head_at(data: bytes | memoryview, at: int, segment: int) -> BatchHead | None
         return None
     view = memoryview(data)[at : at + BATCH.size + head.length]
     return head if crc32c(bytes(view[: BATCH.size - 4]), bytes(view[BATCH.size :])) == head.crc else None
+
+
+def gap_before(at: int, n_bytes: int) -> int:
+    """Return how many bytes to leave out at `at`, so that n_bytes touch as few pages as they can."""
+    touched = -(-(at + n_bytes) // PAGE_BYTES) - at // PAGE_BYTES
+    return -at % PAGE_BYTES if touched > -(-n_bytes // PAGE_BYTES) else 0
+
+
+def encode_offset(boot: int, through: int, offset_ns: int | None) -> bytes:
+    """Return the payload that fixes the stamps of a boot's held frames; None: as they were stamped."""
+    return dumps({"boot": boot, "through": through, "offset_ns": offset_ns})
+
+
+def is_ours(data: bytes, at: int, segment: int) -> bool:
+    """Return whether a batch of this segment stands at `at` whose magic or segment number alone is damaged."""
+    mended = BATCH_MAGIC.to_bytes(4, "little") + segment.to_bytes(4, "little") + data[at + 8 : at + BATCH.size]
+    if len(mended) < BATCH.size:
+        return False
+    length = BatchHead(*BATCH.unpack(mended)[1:]).length
+    return head_at(mended + data[at + BATCH.size : at + BATCH.size + length], 0, segment) is not None
 
 
 def body_of(data: bytes, at: int, head: BatchHead) -> bytes:
@@ -185,6 +238,56 @@ def get_column(data, pos, column):
             return pos
         before += step
         column[i] = before
+    return pos
+
+
+@kernel("i8(i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i8, u1[::1], i8)", nogil=True)
+def put_times(scan, due, time, uncertainty, offset, tick, out, pos):
+    """Write the times of frames that stand scan by scan; return the position behind them."""
+    step = first = before = lag = doubt = ahead = np.int64(0)
+    for i in range(scan.size):
+        due_i = (due[i] - offset[i]) // tick
+        if i == 0 or scan[i] != scan[i - 1]:
+            guess = first
+            first = due_i
+        else:
+            guess = before + step
+            step = due_i - before
+        pos = _put(due_i - guess, out, pos)
+        before = due_i
+        lag_i, doubt_i, ahead_i = (time[i] - due[i]) // tick, uncertainty[i] // tick, offset[i] // tick
+        pos = _put(lag_i - lag, out, pos)
+        pos = _put(doubt_i - doubt, out, pos)
+        pos = _put(ahead_i - ahead, out, pos)
+        lag, doubt, ahead = lag_i, doubt_i, ahead_i
+    return pos
+
+
+@kernel("i8(u1[::1], i8, i8[::1], i8, i8[::1], i8[::1], i8[::1], i8[::1])", nogil=True)
+def get_times(data, pos, scan, tick, due, time, uncertainty, offset):
+    """Fill the columns from what put_times wrote; return the position behind it."""
+    step = first = before = lag = doubt = ahead = np.int64(0)
+    for i in range(scan.size):
+        x, pos = _get(data, pos)
+        if i == 0 or scan[i] != scan[i - 1]:
+            due_i = first + x
+            first = due_i
+        else:
+            due_i = before + step + x
+            step = due_i - before
+        before = due_i
+        x, pos = _get(data, pos)
+        lag += x
+        x, pos = _get(data, pos)
+        doubt += x
+        x, pos = _get(data, pos)
+        ahead += x
+        if pos > data.size:
+            return pos
+        offset[i] = ahead * tick
+        due[i] = due_i * tick + offset[i]
+        time[i] = due[i] + lag * tick
+        uncertainty[i] = doubt * tick
     return pos
 
 
@@ -298,6 +401,7 @@ class SpooledFrame:
     due_ns: int
     time_ns: int
     uncertainty_ns: int
+    offset_ns: int
     value: NDArray[np.float64]
     quality: NDArray[np.uint32]
 
@@ -310,6 +414,7 @@ class SpooledFrame:
             frame.due_ns,
             frame.time_ns,
             frame.uncertainty_ns,
+            frame.offset_ns,
             frame.value.copy(),
             frame.quality.copy(),
         )
@@ -324,54 +429,119 @@ class CorruptBatch(ValueError):
     """A batch whose CRC was right but whose columns do not fit its schema."""
 
 
-def encode_frames(catalog: str, frames: Sequence[SpooledFrame], decimals: Sequence[NDArray[np.int8]]) -> bytes:
-    """Return the payload of frames with successive numbers; decimals[scan] int8[rows] says how values are scaled."""
-    n = len(frames)
-    n_cells = sum(frame.value.size for frame in frames)
-    out = np.zeros(4 * MAX_VARINT * n + (2 * MAX_VARINT + 3) * n_cells + 64, np.uint8)
-    pos = 0
-    for name in ("scan", "due_ns", "time_ns", "uncertainty_ns"):
-        pos = put_column(np.array([getattr(frame, name) for frame in frames], np.int64), out, pos)
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Frames with successive numbers, as columns.
+
+    columns  int64[5, n]: scan, due, time, uncertainty, offset, in the order of their numbers
+    cells    scan -> its frames in that order: value float64[k, rows], quality uint32[k, rows]
+    """
+
+    first_seq: int
+    columns: NDArray[np.int64]
+    cells: dict[int, tuple[NDArray[np.float64], NDArray[np.uint32]]]
+
+    def __len__(self) -> int:
+        return int(self.columns.shape[1])
+
+    @property
+    def time(self) -> NDArray[np.int64]:
+        """When each was read, Unix ns."""
+        times: NDArray[np.int64] = self.columns[TIME]
+        return times
+
+    @property
+    def n_cells(self) -> int:
+        """How many values it has, good or bad."""
+        return sum(value.size for value, _ in self.cells.values())
+
+    @property
+    def n_good(self) -> int:
+        """How many of its values may be used."""
+        return sum(int(np.count_nonzero(quality & BAD == 0)) for _, quality in self.cells.values())
+
+    @classmethod
+    def of(cls, frames: Sequence[SpooledFrame]) -> Block:
+        """Return the columns of frames."""
+        rows = [(f.scan, f.due_ns, f.time_ns, f.uncertainty_ns, f.offset_ns) for f in frames]
+        members: dict[int, list[SpooledFrame]] = {}
+        for frame in frames:
+            members.setdefault(frame.scan, []).append(frame)
+        cells = {
+            scan: (np.stack([f.value for f in each]), np.stack([f.quality for f in each]))
+            for scan, each in members.items()
+        }
+        return cls(frames[0].seq, np.array(rows, np.int64).T.copy(), cells)
+
+    def frames(self) -> list[SpooledFrame]:
+        """Return its frames one by one; their arrays are rows of its own."""
+        taken = dict.fromkeys(self.cells, 0)
+        out = []
+        for seq, (scan, due, time, uncertainty, offset) in enumerate(self.columns.T.tolist(), self.first_seq):
+            value, quality = self.cells[scan]
+            k = taken[scan]
+            taken[scan] = k + 1
+            out.append(SpooledFrame(scan, seq, due, time, uncertainty, offset, value[k], quality[k]))
+        return out
+
+    def moved(self, offset_ns: int) -> Block:
+        """Return the same frames stamped with another offset of the wall clock."""
+        columns = self.columns.copy()
+        columns[[DUE, TIME, OFFSETS]] += offset_ns - self.columns[OFFSETS]
+        return Block(self.first_seq, columns, self.cells)
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """Return blocks that follow each other as one."""
+    cells = {}
+    for scan in sorted({scan for block in blocks for scan in block.cells}):
+        parts = [block.cells[scan] for block in blocks if scan in block.cells]
+        cells[scan] = (np.concatenate([v for v, _ in parts]), np.concatenate([q for _, q in parts]))
+    return Block(blocks[0].first_seq, np.concatenate([block.columns for block in blocks], axis=1), cells)
+
+
+def encode_block(catalog: str, block: Block, decimals: Sequence[NDArray[np.int8]]) -> bytes:
+    """Return the payload of a block; decimals[scan] int8[rows] says how values are scaled."""
+    out = np.zeros(len(block.columns) * MAX_VARINT * len(block) + (2 * MAX_VARINT + 3) * block.n_cells + 64, np.uint8)
+    is_coarse = not np.any(block.columns[DUE:] % TICKS_NS[1])
+    out[0] = is_coarse
+    pos = put_column(block.columns[0], out, 1)
+    by_scan = block.columns[:, np.argsort(block.columns[0], kind="stable")]
+    pos = put_times(*np.ascontiguousarray(by_scan), TICKS_NS[is_coarse], out, pos)
     f4, f8 = np.zeros(1, np.float32), np.zeros(1)
-    for scan in sorted({frame.scan for frame in frames}):
-        members = [frame for frame in frames if frame.scan == scan]
-        value = np.stack([frame.value for frame in members])
-        quality = np.stack([frame.quality for frame in members])
+    for scan, (value, quality) in sorted(block.cells.items()):
         pos = put_matrix(value, quality, decimals[scan], f4, f4.view(np.uint32), f8, f8.view(np.int64), out, pos)
     return zlib.compress(catalog.encode().ljust(CATALOG_BYTES)[:CATALOG_BYTES] + out[:pos].tobytes(), ZLIB_LEVEL)
 
 
-def decode_frames(body: bytes, head: BatchHead, rows: Sequence[int]) -> list[SpooledFrame]:
-    """Return the frames of a payload; rows[scan] says how many values a frame of that scan has; raises CorruptBatch."""
+def decode_block(body: bytes, head: BatchHead, rows: Sequence[int]) -> Block:
+    """Return the block of a payload; rows[scan] says how many values a frame of that scan has; raises CorruptBatch."""
     try:
         data = np.frombuffer(zlib.decompress(body), np.uint8)[CATALOG_BYTES:].copy()
     except zlib.error as error:
         raise CorruptBatch(str(error)) from None
-    n, pos = head.n_frames, 0
-    columns = np.zeros((4, n), np.int64)
-    for column in columns:
-        pos = get_column(data, pos, column)
-    if pos > data.size or (n and not 0 <= columns[0].min() <= columns[0].max() < len(rows)):
+    if not data.size or data[0] >= len(TICKS_NS):
+        raise CorruptBatch("its times are in unknown ticks")
+    n = head.n_frames
+    columns, by_scan = np.zeros((5, n), np.int64), np.zeros((5, n), np.int64)
+    scans = columns[0]
+    pos = get_column(data, 1, scans)
+    if pos > data.size or (n and not 0 <= scans.min() <= scans.max() < len(rows)):
         raise CorruptBatch("its columns do not fit its schema")
+    order = np.argsort(scans, kind="stable")
+    by_scan[0] = scans[order]
+    pos = get_times(data, pos, by_scan[0], TICKS_NS[data[0]], *by_scan[1:])
+    columns[:, order] = by_scan
     f4, f8 = np.zeros(1, np.float32), np.zeros(1)
     cells: dict[int, tuple[NDArray[np.float64], NDArray[np.uint32]]] = {}
-    for scan in np.unique(columns[0]):
-        shape = (int(np.count_nonzero(columns[0] == scan)), rows[scan])
+    for scan, n_frames in zip(*(each.tolist() for each in np.unique(scans, return_counts=True)), strict=True):
+        shape = (n_frames, rows[scan])
         value, quality = np.zeros(shape), np.zeros(shape, np.uint32)
         pos = get_matrix(data, pos, f4, f4.view(np.uint32), f8, f8.view(np.int64), value, quality)
         if pos > data.size:
             raise CorruptBatch("its columns are cut off")
-        cells[int(scan)] = (value, quality)
-    taken = dict.fromkeys(cells, 0)
-    frames = []
-    for i in range(n):
-        scan = int(columns[0, i])
-        value, quality = cells[scan]
-        k = taken[scan]
-        taken[scan] += 1
-        due, time_ns, uncertainty = (int(x) for x in columns[1:, i])
-        frames.append(SpooledFrame(scan, head.first_seq + i, due, time_ns, uncertainty, value[k], quality[k]))
-    return frames
+        cells[scan] = (value, quality)
+    return Block(head.first_seq, columns, cells)
 
 
 def catalog_of(body: bytes) -> str:

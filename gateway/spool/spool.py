@@ -11,12 +11,15 @@ from typing import Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from drivers.quality import BAD, name_of
 from gateway.model.frame import Frame
+from gateway.model.ranges import RangeSet
 from gateway.spool.record import SpooledFrame
 from gateway.wire.frame_lines import ScanText
 
 SpoolState = Literal["ok", "full", "read_only", "failing"]
 Position = tuple[int, int]  # segment number, batch in it: where a reader of the backlog stands
+Why = Literal["uncommitted", "dropped", "damaged"]  # why a frame cannot be sent again
 START: Position = (0, 0)
 BOOT_SPREAD: Final = 1 << 20  # boxes without a clock start at one time again and again: one in a million meets
 
@@ -31,6 +34,8 @@ class SpoolStatistics:
     """What the spool holds and has lost; dropped counts what went before any acknowledgement, since it was made.
 
     oldest_ns  Unix ns of the oldest frame that nobody has acknowledged, None where there is none
+    written    bytes that were handed to the disk since the start, in whole pages; `prepared`, those of segments that
+               were written ahead, once: they are used again and again
     """
 
     state: SpoolState = "ok"
@@ -41,6 +46,8 @@ class SpoolStatistics:
     dropped: int = 0
     dropped_values: int = 0
     damaged: int = 0
+    written: int = 0
+    prepared: int = 0
     errors: list[str] = field(default_factory=list)
 
 
@@ -59,6 +66,17 @@ class Edition:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Frames that went before anybody had them: how many, their good values, and from when to when, Unix ns."""
+
+    ranges: dict[int, RangeSet]
+    frames: int
+    values: int
+    first_ns: int
+    last_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unsent:
     """Committed frames of one batch that nobody has acknowledged, and how their lines look."""
 
@@ -69,11 +87,27 @@ class Unsent:
     frames: tuple[SpooledFrame, ...]
 
 
+class Absent:
+    """Samples of this boot that never existed, by device and the name of the quality that says why."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[str, int]] = {}
+
+    def add(self, text: ScanText, frame: SpooledFrame) -> None:
+        """Count the bad values of a frame."""
+        codes, counts = np.unique(frame.quality[frame.quality & BAD != 0], return_counts=True)
+        of_device = self.counts.setdefault(text.device, {}) if codes.size else {}
+        for code, n in zip(codes.tolist(), counts.tolist(), strict=True):
+            name = name_of(code)
+            of_device[name] = of_device.get(name, 0) + n
+
+
 class Spool(Protocol):
     """A durable queue of frames with sequence numbers per boot."""
 
     boot: int
     next_seq: int
+    absent: Absent
 
     def append(self, frame: Frame) -> None:
         """Take a frame whose seq is next_seq; it is safe after the next commit."""
@@ -87,6 +121,10 @@ class Spool(Protocol):
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
         ...
 
+    async def tidy(self) -> None:
+        """Do a piece of the work that can wait, if there is any."""
+        ...
+
     def ack(self, boot: int, first: int, last: int) -> None:
         """Take note that the broker has these frames."""
         ...
@@ -95,8 +133,12 @@ class Spool(Protocol):
         """Return whether the broker has this frame."""
         ...
 
-    async def unsent(self, after: Position, want: Callable[[int, int], bool]) -> Unsent | None:
-        """Return the next batch behind `after` with unacknowledged frames for which want(boot, seq) holds, or None."""
+    def reopen(self, boot: int, wanted: RangeSet) -> tuple[RangeSet, dict[Why, RangeSet]]:
+        """Put frames that the broker has had into the backlog again; returns them, and why not for the others."""
+        ...
+
+    async def unsent(self, after: Position, but: Callable[[int], RangeSet]) -> Unsent | None:
+        """Return the next batch behind `after` with unacknowledged frames but those of but(boot), or None."""
         ...
 
     def end(self) -> Position:
@@ -107,8 +149,16 @@ class Spool(Protocol):
         """Return the committed range of every boot still held."""
         ...
 
+    def delivered(self) -> dict[int, RangeSet]:
+        """Return which frames of every boot still held the broker has."""
+        ...
+
     def statistics(self) -> SpoolStatistics:
         """Return what it holds and has lost."""
+        ...
+
+    def drops(self) -> list[Drop]:
+        """Return what was dropped since this was asked last."""
         ...
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from drivers.profile import ProfileError, read_toml
 from gateway.model.config import ConfigError, kind_of, load_console, load_gateway, load_ingest
 from gateway.model.corridor import ConsoleSpec, GatewaySpec, IngestSpec, MqttSpec
 from gateway.wire.certificate import common_name
-from gateway.wire.topics import GatewayAddress, all_data, all_of, everything, ledger
+from gateway.wire.topics import OWN, GatewayAddress, all_data, all_of, everything, ledger
 
 _PLAIN: Final = "printable text without spaces around it"
 
@@ -77,6 +77,7 @@ def _rules(spec: GatewaySpec | IngestSpec | ConsoleSpec) -> list[str]:
         return [
             *(f"topic write {base}/{leaf}" for leaf in ("status", "catalog", "health", "alarms", "reply")),
             *(f"topic write {base}/{device.name}/{leaf}" for device in spec.devices for leaf in ("data", "event")),
+            f"topic write {base}/{OWN}/event",
             f"topic read {base}/command/+",
         ]
     if isinstance(spec, IngestSpec):
@@ -85,5 +86,7 @@ def _rules(spec: GatewaySpec | IngestSpec | ConsoleSpec) -> list[str]:
             f"topic read {all_of(spec.corridor, 'status')}",
             f"topic read {ledger(spec.corridor)}",
             f"topic write {ledger(spec.corridor, spec.id)}",
+            f"topic read {all_of(spec.corridor, 'reply')}",
+            f"topic write {all_of(spec.corridor, 'command')}/resend",
         ]
     return [f"topic read {everything()}", "topic write corridor/v1/+/+/+/command/+"]

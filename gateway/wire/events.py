@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Final, Literal
 
 from gateway.wire.strict_json import dumps, loads, number, text, whole
+
+MAX_RANGES: Final = 64  # of one boot in a status: it is told every ten seconds
 
 EventKind = Literal["quality", "anomaly", "alarm"]
 
@@ -107,8 +111,23 @@ def _alarm(raw: dict[str, Any]) -> AlarmRecord:
     )
 
 
-def encode_status(state: str, boot: int, version: str, time_ns: int, boots: dict[int, tuple[int, int]]) -> bytes:
-    """Return the retained status message; `boots` maps each boot still in the spool to its committed range."""
+def encode_status(
+    state: str,
+    boot: int,
+    version: str,
+    time_ns: int,
+    boots: Mapping[int, tuple[int, int]],
+    delivered: Mapping[int, Iterable[tuple[int, int]]] | None = None,
+    absent: Mapping[str, Mapping[str, int]] | None = None,
+) -> bytes:
+    """Return the retained status message.
+
+    boots      each boot still in the spool: its committed range
+    delivered  of these the frames that the broker has acknowledged; of ranges in tatters the lowest
+    absent     samples of this boot that never existed: device -> name of the quality -> how many
+    """
     said: dict[str, Any] = {"state": state, "boot": boot, "version": version, "time": time_ns}
     said["boots"] = {str(number): list(span) for number, span in boots.items()}
+    said["delivered"] = {str(number): list(islice(spans, MAX_RANGES)) for number, spans in (delivered or {}).items()}
+    said["absent"] = absent or {}
     return dumps(said)

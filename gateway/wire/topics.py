@@ -7,6 +7,7 @@ from typing import Final
 
 ROOT: Final = "corridor/v1"
 GATEWAY_LEAVES: Final = frozenset({"status", "catalog", "health", "alarms", "reply"})
+OWN: Final = "gateway"  # where a topic, an event or an alarm names a device and the gateway means itself
 DEVICE_LEAVES: Final = frozenset({"data", "event"})
 
 

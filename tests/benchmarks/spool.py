@@ -13,7 +13,7 @@ import numpy as np
 
 from gateway.model.frame import Frame, TagTable
 from gateway.spool.disk import DiskSpool
-from gateway.spool.record import FRAMES, SpooledFrame, encode_frames, pack_batch
+from gateway.spool.record import FRAMES, Block, SpooledFrame, encode_block, pack_batch
 from gateway.wire.frame_lines import scan_texts
 from tests.benchmarks import rig
 
@@ -82,11 +82,11 @@ def _kept(table: TagTable, n: int) -> float:
     """Return the bytes of one batch of n frames of one device, per value."""
     taken = _frames(table, n * DEVICES)[::DEVICES]
     held = [
-        SpooledFrame(f.scan.number, 1 + k, f.due_ns, f.time_ns, f.uncertainty_ns, f.value.copy(), f.quality.copy())
+        SpooledFrame(f.scan.number, 1 + k, f.due_ns, f.time_ns, f.uncertainty_ns, 0, f.value.copy(), f.quality.copy())
         for k, f in enumerate(taken)
     ]
     decimals = [np.array(text.decimals, np.int8) for text in scan_texts(table)]
-    body = encode_frames(CATALOG, held, decimals)
+    body = encode_block(CATALOG, Block.of(held), decimals)
     n_values = sum(frame.value.size for frame in held)
     return len(pack_batch(1, 1, FRAMES, 1, n, n_values, body)) / n_values
 

@@ -11,6 +11,7 @@ class FakeClock:
         self.now_ns = 1_000_000_000
         self.offset_ns = wall_ns - self.now_ns
         self._sleepers = []
+        self.state, self.offset_s, self.told = "synced", 0.0, []
         self._n = 0
 
     def monotonic_ns(self):
@@ -18,6 +19,13 @@ class FakeClock:
 
     def wall_ns(self, monotonic_ns):
         return monotonic_ns + self.offset_ns
+
+    def not_before(self, wall_ns):
+        self.offset_ns = max(self.offset_ns, wall_ns - self.now_ns)
+
+    def news(self):
+        found, self.told = self.told, []
+        return found
 
     async def sleep_until(self, monotonic_ns):
         if monotonic_ns <= self.now_ns:

@@ -23,7 +23,7 @@ from gateway import app
 from gateway.acquire.plan import plan
 from gateway.model.config import load_gateway
 from gateway.model.corridor import MqttSpec
-from gateway.spool.disk import verify
+from gateway.spool.verify import verify
 from gateway.wire.client import MqttError, keep_connected
 from gateway.wire.events import decode_alarms
 from gateway.wire.lines import parse_header, parse_lines
@@ -309,7 +309,7 @@ async def test_a_disk_that_will_not_have_us_stops_nothing_and_repeats_no_boot(tm
             found = await collect(mosquitto.port, lambda m: len(m.get(DATA, [])) > 3)
     assert parse_header(found[DATA][0]).boot >= before
     said = (tmp_path / "run.log").read_text()
-    assert "frames are kept in memory only" in said
+    assert "spool failing" in said
     assert "metrics cannot be served" in said
     assert "Traceback" not in said
 

@@ -24,8 +24,8 @@ from gateway import cli
 from gateway.acquire.memory import Learnt, Memory
 from gateway.commands import services, words
 from gateway.model.config import load_gateway
-from gateway.spool import disk
-from gateway.spool.disk import verify
+from gateway.spool import verify as verify_module
+from gateway.spool.verify import verify
 from tests import certificates
 from tests.gateway.model.test_config import GOOD
 
@@ -370,8 +370,8 @@ def test_a_segment_that_cannot_be_read_is_damage_with_a_reason(tmp_path, monkeyp
             raise OSError(errno.EIO, "Input/output error")
         return whole(path, number)
 
-    whole = disk.scan
-    monkeypatch.setattr(disk, "scan", scan)
+    whole = verify_module.scan
+    monkeypatch.setattr(verify_module, "scan", scan)
     (tmp_path / "0000000001.spool").write_bytes(b"")
     (tmp_path / "0000000099.spool").write_bytes(b"")
     assert cli.main(["spool", "verify", str(tmp_path), "--json"]) == 0

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from gateway.command import MAX_BYTES, Commands
+from gateway.command import MAX_BYTES, Commands, wanted_frames
+from gateway.model.ranges import RangeSet
 
 NOW = 1_764_000_000_000_000_000
 
@@ -16,8 +17,14 @@ def done():
 
 
 @pytest.fixture
-def commands(done):
-    return Commands({"acknowledge": lambda found: done.append(found["key"]) or (None if found["key"] else "no key")})
+def commands(done, tmp_path):
+    return made(done, tmp_path)
+
+
+def made(done, folder):
+    """Return the commands of a gateway with its state in a folder."""
+    actions = {"acknowledge": lambda found: done.append(found["key"]) or (None if found["key"] else "no key")}
+    return Commands(actions, folder / "commands.json")
 
 
 def payload(**fields):
@@ -71,3 +78,42 @@ def test_a_repeated_command_is_done_once(commands, done):
     take(commands, payload())
     assert take(commands, payload())["text"] == "command 'c1' came before"
     assert len(done) == 1
+
+
+def test_a_command_that_comes_again_after_a_restart_is_refused(commands, done, tmp_path):
+    take(commands, payload())
+    commands.commit()
+    again = made(done, tmp_path)
+    assert take(again, payload())["text"] == "command 'c1' came before"
+    assert take(again, payload(id="c2"))["ok"]
+    assert done == ["a/b/high"] * 2
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"c1": "soon"}', b"\xff"])
+def test_a_damaged_memory_of_commands_keeps_nobody_from_the_next(done, tmp_path, content):
+    (tmp_path / "commands.json").write_bytes(content)
+    assert take(made(done, tmp_path), payload())["ok"]
+
+
+def test_of_many_commands_those_that_have_expired_are_forgotten_first(commands, done):
+    take(commands, payload(id="long", expires=NOW + 10**12))
+    for k in range(2000):
+        take(commands, payload(id=f"x{k}", expires=NOW + k), now_ns=NOW + k)
+    assert take(commands, payload(id="long", expires=NOW + 10**12), now_ns=NOW + 3000)["text"].endswith("came before")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"boot": 0},
+        {"boot": 7, "ranges": [[3, 1]]},
+        {"boot": 7, "ranges": [[0, 1]]},
+        {"boot": 7, "ranges": [1, 2]},
+        {"boot": True, "ranges": []},
+        {"boot": 7, "ranges": 5},
+    ],
+)
+def test_a_resend_says_what_it_wants(wrong):
+    assert wanted_frames(wrong) == "resend wants 'boot' and 'ranges': [[first, last], ...]"
+    assert wanted_frames({"boot": 7, "ranges": [[5, 9], [1, 2]]}) == (7, RangeSet([(1, 2), (5, 9)]))

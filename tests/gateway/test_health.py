@@ -40,9 +40,11 @@ def found(unexpected=None, late_frames=1):
         DeliveryCounters(9, 8, 1),
         CaptureCounters(3, 1),
         used={"bus0": 0.25},
+        clock={"state": "synced", "offset_s": 0.0},
         unjudged=None,
         unexpected=unexpected or {},
         events_dropped=0,
+        up_s=100.0,
         now_ns=17,
     )
 

@@ -24,7 +24,7 @@ from gateway.acquire.replan import replan
 from gateway.app import catalog_of
 from gateway.model import config
 from gateway.model.corridor import MqttSpec
-from gateway.spool.disk import verify
+from gateway.spool.verify import verify
 from gateway.wire.client import keep_connected
 from gateway.wire.events import decode_alarms
 from gateway.wire.lines import parse_header, parse_lines

@@ -21,7 +21,7 @@ from gateway import cli, warm
 from gateway.acquire.plan import plan
 from gateway.detect.keep import Learnt
 from gateway.model.config import load_gateway
-from gateway.spool.disk import verify
+from gateway.spool.verify import verify
 from tests.gateway import build
 
 POINTS = (Point("a", "holding", 0, "uint16"), Point("b", "holding", 1, "uint16"))

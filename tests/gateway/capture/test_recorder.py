@@ -20,7 +20,7 @@ from gateway.capture.file import read
 from gateway.capture.recorder import Recorder
 from gateway.model.clock import SystemClock
 from gateway.replay.capture import first_difference, replay_capture
-from gateway.spool.memory import MemorySpool
+from gateway.spool.disk import DiskSpool
 from gateway.wire.events import Event
 from gateway.wire.frame_lines import scan_texts
 from tests.gateway import build
@@ -254,7 +254,7 @@ async def test_a_gateway_captures_what_it_published(tmp_path, name):
             made,
             tmp_path,
             acquisition,
-            MemorySpool(10_000, "c", scan_texts(made.table)),
+            DiskSpool(tmp_path / "spool", 1_000_000, "c", scan_texts(made.table)),
             clock,
             app.catalog_of(made),
             str,

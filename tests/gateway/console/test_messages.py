@@ -11,7 +11,7 @@ import pytest
 
 from drivers import quality
 from drivers.link import LinkState
-from gateway.alarm.engine import COMMUNICATION
+from gateway.alarm.engine import COMMUNICATION, OWN_ALARMS
 from gateway.console import server
 from gateway.detect import flags
 from gateway.model.clock import ClockState
@@ -48,7 +48,11 @@ def test_every_message_is_used_and_every_code_of_the_server_has_one() -> None:
 
 def test_every_alarm_quality_and_state_of_a_gateway_has_its_words() -> None:
     codes = {
-        *(f"{kind}.{name}" for kind in ("condition", "alarm") for name in (*flags.NAMES.values(), COMMUNICATION)),
+        *(
+            f"{kind}.{name}"
+            for kind in ("condition", "alarm")
+            for name in (*flags.NAMES.values(), COMMUNICATION, *OWN_ALARMS)
+        ),
         *(f"quality.{name}" for name in quality.NAMES.values()),
         *(f"link.{state}" for state in get_args(LinkState)),
         *(f"spool.{state}" for state in get_args(SpoolState)),

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import itertools
 
 import pytest
 
 from drivers.quality import BAD
 from gateway.deliver import publish
-from gateway.deliver.publish import Publisher
+from gateway.deliver.publish import Publisher, Resend
+from gateway.model.ranges import RangeSet
 from gateway.spool.memory import MemorySpool
 from gateway.wire.client import MqttError
 from gateway.wire.frame_lines import LineWriter
@@ -153,7 +155,7 @@ async def test_the_backlog_never_holds_up_a_live_frame():
     for _ in range(50):
         rig.frame(0)
     async with rig.session() as broker:
-        await until(lambda: len(broker.sent) == publish.BACKLOG_IN_FLIGHT)
+        await until(lambda: len(broker.sent) == publish.WINDOW_MESSAGES)
         live = rig.frame(1)
         await settle()
         assert live.seq in broker.seqs()
@@ -274,3 +276,108 @@ async def test_messages_of_both_lanes_fit_a_broker_of_small_packets():
     assert max(sizes) <= 1500
     assert len(sizes) > 5
     assert rig.spool.statistics().unsent == 0
+
+
+async def test_what_is_refused_is_parked_and_tried_again_ever_more_rarely_until_it_is_taken(monkeypatch):
+    monkeypatch.setattr(publish, "PAUSE_FIRST_S", 0.02)
+    rig = Rig()
+    loop = asyncio.get_running_loop()
+    async with rig.session() as broker:
+        tried = []
+        rig.frame(0)
+        while len(tried) < 4:
+            rig.frame(1)
+            await until(lambda: broker.sent)
+            for topic, payload, acked in broker.sent:
+                refused = topic == HERE.device("d0", "data")
+                if refused:
+                    tried.append(loop.time())
+                    assert [s for a, b in parse_header(payload).seq for s in range(a, b + 1)] == [1]
+                acked(0x87 if refused else 0)
+            broker.sent.clear()
+        gaps = [b - a for a, b in itertools.pairwise(tried)]
+        assert all(gap >= wanted for gap, wanted in zip(gaps, (0.02, 0.04, 0.08), strict=False)), gaps
+        assert (rig.publisher.counters.refused, rig.publisher.counters.parked) == (4, 1)
+        assert rig.publisher.refusals == {"d0": 0x87}
+        assert next(iter(rig.spool.delivered()[1]))[0] == 2
+        await until(lambda: broker.sent)
+        broker.answer()
+        await until(lambda: not rig.spool.statistics().unsent)
+        assert (rig.publisher.counters.parked, rig.publisher.refusals) == (0, {})
+
+
+async def test_frames_of_a_refused_device_wait_in_the_spool_and_nobody_elses():
+    rig = Rig()
+    async with rig.session() as broker:
+        rig.frame(0)
+        await settle()
+        broker.answer(0x97)
+        for _ in range(5):
+            rig.frame(0)
+            rig.frame(1)
+            await settle()
+            broker.answer()
+        await settle()
+        assert {s for s in range(1, 12) if rig.spool.is_acked(1, s)} == {3, 5, 7, 9, 11}
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_s", "latency_s", "share"),
+    [(2_000, 0.05, 0.7), (20_000, 0.3, 0.7), (256_000, 0.1, 0.7), (1_000_000, 0.01, 0.7)],
+)
+async def test_the_backlog_uses_a_link_and_leaves_a_live_frame_waiting_no_longer_than_a_moment(
+    bytes_per_s, latency_s, share
+):
+    """A link in virtual time: bytes one after the other, then the way there and back."""
+    window = publish._Window()
+    now_s, free_s, sent, delivered, waits, under_way = 0.0, 0.0, 0, 0, [], []
+    while now_s < 120.0:
+        size = window.message_bytes
+        try:
+            async with asyncio.timeout(0):
+                await window.take(size)
+        except TimeoutError:
+            when_s, since_s, n = under_way.pop(0)
+            now_s = when_s
+            window.give(n, since_s, when_s)
+            delivered += n
+            continue
+        waits.append((now_s, max(0.0, free_s - now_s)))  # of a live frame that came now
+        free_s = max(free_s, now_s) + size / bytes_per_s
+        under_way.append((free_s + latency_s, now_s, size))
+        sent += size
+    settled = sorted(wait_s for at_s, wait_s in waits if at_s > 20.0)
+    assert settled[int(0.99 * len(settled))] < 2.0
+    assert delivered / 120.0 > share * bytes_per_s
+
+
+async def test_what_is_asked_for_again_is_sent_and_answered_once_the_broker_has_it():
+    rig = Rig()
+    done = []
+    async with rig.session() as broker:
+        for _ in range(6):
+            rig.frame(0)
+            await settle()
+            broker.answer()
+            await settle()
+        await until(lambda: not rig.spool.statistics().unsent)
+        found, gone = rig.spool.reopen(1, RangeSet([(2, 3), (5, 9)]))
+        rig.publisher.resend(Resend(1, found, gone, done.append))
+        await until(lambda: broker.sent)
+        assert broker.seqs() == [2, 3, 5, 6]
+        assert done == []
+        broker.answer()
+        await settle()
+        (job,) = done
+        assert (list(job.sent), {k: list(v) for k, v in job.gone.items()}) == ([(2, 3), (5, 6)], {"dropped": [(7, 9)]})
+        assert not rig.spool.statistics().unsent
+
+
+async def test_that_nobody_has_subscribed_is_counted():
+    rig = Rig()
+    async with rig.session() as broker:
+        rig.frame(0)
+        await settle()
+        broker.answer(publish.NO_SUBSCRIBER)
+        await until(lambda: not rig.spool.statistics().unsent)
+        assert rig.publisher.counters.unheard == 1

@@ -36,10 +36,23 @@ def test_complete_when_all_that_was_committed_is_stored() -> None:
     ledger.note("gw", status({7: (1, 21)}))
     assert ledger.report() == {
         "missing": 0,
+        "waiting": 0,
         "gone": 0,
         "parked": 1,
+        "absent": 0,
         "gateways": [
-            {"gateway": "gw", "boot": 7, "complete_to": 21, "missing": [], "gone": [], "parked": [(21, 21)]},
+            {
+                "gateway": "gw",
+                "boot": 7,
+                "complete_to": 21,
+                "complete_time": None,
+                "missing": [],
+                "waiting": [],
+                "gone": [],
+                "why": {},
+                "parked": [(21, 21)],
+                "absent": {},
+            },
         ],
     }
 
@@ -85,6 +98,55 @@ def test_without_a_status_every_hole_may_still_be_filled() -> None:
     ledger = Ledger()
     ledger.add([stored((3, 4))])
     assert row(ledger)["missing"] == [(1, 2)]
+
+
+def test_what_the_broker_has_not_had_is_waiting_and_the_rest_of_the_missing_is_lost() -> None:
+    ledger = Ledger()
+    ledger.add([stored((1, 10))])
+    ledger.note("gw", encode_status("online", 7, "0", 1, {7: (1, 30)}, {7: [(1, 14), (20, 20)]}))
+    assert row(ledger)["missing"] == [(11, 30)]
+    assert row(ledger)["waiting"] == [(15, 19), (21, 30)]
+
+
+def test_what_a_gateway_says_is_gone_is_no_longer_missing_until_it_comes_after_all() -> None:
+    ledger = Ledger()
+    ledger.add([stored((1, 10), (15, 20))])
+    ledger.note("gw", status({7: (1, 20)}))
+    ledger.lose("gw", 7, {"damaged": [(11, 12)], "dropped": [(13, 14)]})
+    assert (row(ledger)["missing"], row(ledger)["complete_to"]) == ([], 20)
+    assert row(ledger)["why"] == {"damaged": [(11, 12)], "dropped": [(13, 14)]}
+    ledger.add([stored((12, 13))])
+    assert row(ledger)["why"] == {"damaged": [(11, 11)], "dropped": [(14, 14)]}
+    assert ledger.report()["gone"] == 2
+
+
+def test_up_to_when_it_is_complete_is_the_time_of_the_last_frame_before_the_first_gap() -> None:
+    ledger = Ledger()
+    for first, last in ((1, 3), (6, 9), (4, 4), (10, 12)):
+        ledger.add([Entry("gw", 7, [(first, last)], [], (last, 1000 * last))])
+    assert row(ledger)["complete_time"] == 4000
+    ledger.add([stored((5, 5))])
+    assert row(ledger)["complete_time"] == 12_000
+
+
+def test_of_many_frames_behind_a_gap_the_times_are_thinned() -> None:
+    ledger = Ledger()
+    for seq in range(2, 3 * module.MAX_MARKS):
+        ledger.add([Entry("gw", 7, [(seq, seq)], [], (seq, seq))])
+    assert len(ledger.accounts["gw", 7].marks) <= module.MAX_MARKS
+    ledger.add([stored((1, 1))])
+    complete = row(ledger)["complete_time"]
+    assert complete is not None
+    assert complete > 2.9 * module.MAX_MARKS
+
+
+def test_what_never_existed_is_told_by_the_gateway_and_kept() -> None:
+    ledger = Ledger()
+    absent = {"ft-101": {"BadTimeout": 37}}
+    ledger.note("gw", encode_status("online", 7, "0", 1, {7: (1, 3)}, {}, absent))
+    ledger.note("gw", encode_status("online", 8, "0", 2, {7: (1, 3), 8: (1, 1)}))
+    assert row(ledger)["absent"] == absent
+    assert ledger.report()["absent"] == 37
 
 
 def test_a_last_will_is_old_news() -> None:
@@ -151,14 +213,14 @@ async def test_the_largest_numbers_that_are_taken_can_be_saved_and_told(tmp_path
     await file.close()
     assert read_ledger(tmp_path) == ledger.report()
     other = Ledger()
-    other.absorb("other", "ingest", ledger.encode("one", "ingest"))
+    other.absorb("other", "ingest", ledger.encode("one", "ingest", 1))
     assert row(other, last)["complete_to"] == last
 
 
 def test_a_ledger_that_was_written_with_billions_of_frames_can_be_read(tmp_path: Path) -> None:
     LedgerFile(tmp_path).load()
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as file:
-        file.execute("INSERT INTO accounts VALUES ('gw', 1, '1-999999999999', '')")
+        file.execute("INSERT INTO accounts VALUES ('gw', 1, '1-999999999999', '', '{}')")
     assert read_ledger(tmp_path)["gateways"][0]["complete_to"] == 999_999_999_999
 
 
@@ -205,14 +267,14 @@ def test_workers_of_one_share_take_over_from_each_other_and_from_no_one_else() -
     one, two, other = Ledger(), Ledger(), Ledger()
     one.add([stored((1, 1), (3, 3), parked=((5, 5),))])
     two.add([stored((2, 2), (4, 4))])
-    two.absorb("two", "ingest", one.encode("one", "ingest"))
-    other.absorb("other", "archive", one.encode("one", "ingest"))
+    two.absorb("two", "ingest", one.encode("one", "ingest", 1))
+    other.absorb("other", "archive", one.encode("one", "ingest", 1))
     assert row(two)["complete_to"] == 5
     assert row(two)["parked"] == [(5, 5)]
     assert other.accounts == {}
     version = two.version
-    two.absorb("two", "ingest", one.encode("one", "ingest"))
-    two.absorb("two", "ingest", two.encode("two", "ingest"))
+    two.absorb("two", "ingest", one.encode("one", "ingest", 1))
+    two.absorb("two", "ingest", two.encode("two", "ingest", 1))
     assert two.version == version, "no news, no answer: two workers must not talk for ever"
 
 

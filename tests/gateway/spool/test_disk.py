@@ -11,11 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.spool import disk
-from gateway.spool.disk import DiskSpool, InUse, hold, verify
-from gateway.spool.record import HEADER_BYTES
+from gateway.model.ranges import RangeSet
+from gateway.spool import disk, notes
+from gateway.spool.disk import DiskSpool, InUse, hold
+from gateway.spool.record import HEADER_BYTES, PAGE_BYTES
 from gateway.spool.segment import segments_in
-from tests.contract.test_spools import fill, unsent
+from gateway.spool.verify import verify
+from tests.contract.test_spools import everything, fill, unsent
 from tests.gateway import frames
 
 
@@ -61,8 +63,8 @@ async def test_frames_of_an_older_configuration_keep_their_own_texts(tmp_path):
     await fill(spool, 2)
     again = opened(tmp_path, catalog="cat2")
     await fill(again, 2)
-    first = await again.unsent((0, 0), lambda boot, seq: True)
-    second = await again.unsent(first.position, lambda boot, seq: True)
+    first = await again.unsent((0, 0), everything)
+    second = await again.unsent(first.position, everything)
     assert (first.catalog, second.catalog) == ("cat1", "cat2")
     assert first.texts == frames.texts()
 
@@ -80,7 +82,7 @@ async def test_a_reload_between_two_commits_leaves_every_frame_with_the_texts_th
     await spool.commit()
     for each in (spool, opened(tmp_path)):
         position, found = (0, 0), []
-        while batch := await each.unsent(position, lambda boot, seq: True):
+        while batch := await each.unsent(position, everything):
             position = batch.position
             found += [(batch.catalog, frame.seq, batch.texts, frame) for frame in batch.frames]
         assert [(catalog, seq) for catalog, seq, _, _ in found] == [("cat1", 1), ("cat1", 2), ("cat2", 3), ("cat4", 4)]
@@ -308,7 +310,7 @@ async def test_a_boot_number_never_comes_twice_although_the_disk_cannot_remember
         raise OSError(errno.ENOSPC, "no space")
 
     with monkeypatch.context() as full:
-        full.setattr(disk, "replace_file", refuse)
+        full.setattr(notes, "replace_file", refuse)
         again = [opened(tmp_path) for _ in range(3)]
     boots = {spool.boot for spool in again}
     assert {spool.statistics().state for spool in again} == {"full"}
@@ -354,3 +356,134 @@ async def test_looking_at_the_age_counts_nothing_as_damaged_or_sent(tmp_path):
     segments_in(tmp_path)[0][1].unlink()  # as a commit that drops it meanwhile
     found = spool.statistics()
     assert (found.oldest_ns, found.damaged, found.unsent) == (None, 0, 4)
+
+
+async def test_what_the_broker_had_comes_again_when_it_is_wanted_and_is_no_drop(tmp_path):
+    spool = opened(tmp_path)
+    await fill(spool, 10)
+    spool.ack(1, 1, 10)
+    found, why = spool.reopen(1, RangeSet([(3, 4), (8, 12)]))
+    assert list(found) == [(3, 4), (8, 10)]
+    assert {name: list(ranges) for name, ranges in why.items()} == {"uncommitted": [(11, 12)]}
+    await spool.commit()
+    for one in (spool, opened(tmp_path)):  # also after a restart
+        assert [f.seq for f in await unsent(one)] == [3, 4, 8, 9, 10]
+    assert list(spool.delivered()[1]) == [(1, 2), (5, 7)]
+    spool.ack(1, 3, 4)
+    assert [f.seq for f in await unsent(spool)] == [8, 9, 10]
+
+
+async def test_what_goes_after_it_was_acknowledged_once_is_no_drop(tmp_path):
+    spool = opened(tmp_path, 1_000_000)
+    await fill(spool, 500)
+    spool.ack(1, 1, 500)
+    spool.reopen(1, RangeSet([(1, 500)]))
+    while spool.boots()[1][0] == 1:
+        await fill(spool, 500)
+        spool.ack(1, 501, spool.next_seq - 1)
+    assert spool.statistics().dropped == 0
+    assert spool.drops() == []
+    first = spool.boots()[1][0]
+    _, why = spool.reopen(1, RangeSet([(1, first)]))
+    assert {name: list(ranges) for name, ranges in why.items()} == {"dropped": [(1, first - 1)]}
+
+
+async def test_of_a_boot_that_is_gone_and_of_one_that_never_was_is_told_why(tmp_path):
+    spool = opened(tmp_path)
+    await fill(spool, 3)
+    again = opened(tmp_path)
+    await fill(again, 3)
+
+    def why(boot, *ranges):
+        return {name: list(r) for name, r in again.reopen(boot, RangeSet(ranges))[1].items()}
+
+    assert why(1, (2, 9)) == {"uncommitted": [(4, 9)]}
+    assert why(9, (1, 2)) == {"uncommitted": [(1, 2)]}
+    assert why(2, (1, 3)) == {}
+
+
+async def test_a_folder_that_cannot_be_made_at_the_start_is_made_as_soon_as_it_can_be(tmp_path):
+    (tmp_path / "state").write_bytes(b"in the way")
+    spool = opened(tmp_path / "state" / "spool")
+    assert spool.statistics().state == "failing"
+    await fill(spool, 4)
+    assert (spool.statistics().pending, spool.boots()) == (4, {})
+    (tmp_path / "state").unlink()
+    await fill(spool, 2)
+    assert (spool.statistics().state, spool.boots()) == ("ok", {spool.boot: (1, 6)})
+    assert opened(tmp_path / "state" / "spool").boot == spool.boot + 1
+
+
+async def test_frames_that_wait_in_memory_for_the_disk_are_sent_all_the_same(tmp_path, monkeypatch):
+    spool = opened(tmp_path)
+    await fill(spool, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+        await fill(spool, 3)
+        seen, position = RangeSet(), (0, 0)
+        while batch := await spool.unsent(position, lambda boot: seen):
+            position = batch.position
+            seen.add(batch.frames[0].seq, batch.frames[-1].seq)
+        assert list(seen) == [(1, 6)]
+        spool.ack(1, 1, 6)
+    await spool.commit()
+    assert await unsent(spool) == []
+    assert spool.boots() == {1: (1, 6)}
+
+
+async def test_a_place_where_the_disk_fails_is_left(tmp_path, monkeypatch):
+    spool = opened(tmp_path)
+    await fill(spool, 3)
+    bad, pwrite = spool._segments[-1].path, os.pwrite
+
+    def write(fd, data, at):
+        if Path(f"/proc/self/fd/{fd}").readlink() == bad:
+            raise OSError(errno.EIO, "broken")
+        return pwrite(fd, data, at)
+
+    monkeypatch.setattr(disk.os, "pwrite", write)
+    await fill(spool, 3)
+    assert spool.statistics().state == "failing"
+    await spool.commit()
+    assert (spool.statistics().state, spool.boots()) == ("ok", {1: (1, 6)})
+
+
+async def test_stamps_of_a_clock_that_was_not_set_are_fixed_once_and_stay(tmp_path):
+    spool = opened(tmp_path)
+    spool.is_holding = True
+    await fill(spool, 4)
+    guess = [f.time_ns for f in await unsent(spool)]
+    spool.fix(1, 7_000)
+    await fill(spool, 2)
+    for one in (spool, opened(tmp_path)):
+        found = await unsent(one)
+        assert [f.time_ns for f in found][:4] == [t + 7_000 for t in guess]
+        assert [f.offset_ns for f in found] == [7_000] * 4 + [0] * 2
+        assert found[4].time_ns == frames.frame(5, 2).time_ns
+    assert opened(tmp_path).unfixed() == []
+
+
+async def test_frames_of_a_boot_that_never_saw_the_time_keep_their_order_and_can_be_fixed_later(tmp_path):
+    spool = opened(tmp_path)
+    spool.is_holding = True
+    await fill(spool, 4)
+    again = opened(tmp_path)
+    assert again.unfixed() == [1]
+    assert again.shares_clock(1)
+    again.fix(1, -9_000)
+    await again.commit()
+    assert [f.offset_ns for f in await unsent(opened(tmp_path))] == [-9_000] * 4
+
+
+@pytest.mark.parametrize("n", [1, 20, 60, 130])
+async def test_a_commit_touches_as_few_pages_as_its_batch_can(tmp_path, n):
+    spool = opened(tmp_path)
+    await fill(spool, n)
+    for _ in range(30):
+        before = spool.statistics().written
+        await fill(spool, n)
+        segment = spool._segments[-1]
+        batch = segment.read(len(segment) - 1)[0].size
+        assert spool.statistics().written - before == -(-batch // PAGE_BYTES) * PAGE_BYTES
+    found = verify(tmp_path)
+    assert (found["ok"], found["frames"]) == (True, 31 * n)
