@@ -23,6 +23,9 @@ from gateway.model.clock import NS
 from gateway.model.frame import TagTable
 from gateway.totals import STALLED
 
+STATE: Final = (  # the columns that remember something
+    *("_rate", "_rate_ns", "_is_lost", "_shown", "_area", "_before", "_total", "_published", "_is_stalled"),
+)
 S_PER_NS: Final = 1 / NS
 FLOAT32_BITS: Final = 24  # IEEE 754 binary32: digits of the significand, the hidden one included
 RESOLVED: Final = 2.0**FLOAT32_BITS  # below it a float32 tells one unit from the next
@@ -145,6 +148,12 @@ class Estimates:
         self._shown, self._area, self._before = np.full(m, math.nan), np.zeros(m), np.full(m, math.nan)
         self._total, self._published = np.full(m, math.nan), np.zeros(m)
         self._is_stalled, self._out = np.zeros(m, np.uint8), np.zeros(m, np.int32)
+
+    def take_over(self, before: Estimates) -> None:
+        """Go on where those of a shorter table are, which this one begins with."""
+        for name in STATE:
+            column = getattr(before, name)
+            getattr(self, name)[: len(column)] = column
 
     def update(
         self,

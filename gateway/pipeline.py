@@ -25,7 +25,7 @@ from gateway.model.frame import Frame, Read, Scan, TagTable
 from gateway.spool.spool import Spool
 from gateway.totals import REASONS, Totals
 from gateway.wire.events import AlarmRecord, Event, EventKind
-from gateway.wire.frame_lines import LineWriter, scan_texts
+from gateway.wire.frame_lines import LineWriter, ScanText, scan_texts
 from gateway.wire.topics import OWN
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ REMOVED: Final = "removed"  # the step of an alarm whose limit, tag or device ha
 MISSES: Final = 2  # polls in a row without an answer before a device counts as away: one is noise on a thin link
 TURN_GAP_S: Final = 0.001  # between turns: the kernels cost 20 us a call, so frames that come faster share them
 NO_ROWS: Final = np.zeros(0, np.int32)
+CARRIED: Final = (  # columns by row, scan, device or byte of the image: those of a longer table begin with them
+    *("_image", "_reason", "_has_reason", "_is_in_line", "_value", "_quality", "_quality_before", "_time_ns"),
+    *("_steady_ns", "_score", "_flags", "_flags_before", "_misses", "_now_ns"),
+)
 MAX_AHEAD_NS: Final = 86_400 * NS  # stamps further in the future are wrong, and no ingest takes them
 MAX_UNJUDGED: Final = 2_000_000  # values: 24 MB, half an hour at 1,000 tags a second; no compiler takes so long
 MAX_TURN: Final = 512  # frames that go through the kernels in one call; more than a turn of the loop ever brings
@@ -93,6 +97,23 @@ class Live(Protocol):
         ...
 
 
+class Parts:
+    """What a pipeline makes of a table, apart from its columns; may be made beside the loop."""
+
+    def __init__(self, table: TagTable, before: Parts | None = None) -> None:
+        """`before` lends what is the same."""
+        lent: dict[ScanText, LineWriter] = {}
+        if before is not None:
+            lent.update(zip(before.texts, before.writers, strict=True))
+        self.table = table
+        self.texts: tuple[ScanText, ...] = scan_texts(table)
+        self.writers: list[LineWriter] = [lent.get(text) or LineWriter(text) for text in self.texts]
+        self.rows_of = _rows_of(table)
+        self.totals = Totals(table)
+        self.estimates = Estimates(table)
+        self.alone = [np.array([scan.number], np.int32) for scan in table.scans]  # one that is ready by itself
+
+
 class Pipeline:
     """The whole way of a reading from payload to spool; a poll.Sink.
 
@@ -103,7 +124,6 @@ class Pipeline:
     def __init__(
         self, table: TagTable, spool: Spool, engine: AlarmEngine, journal: Journal, live: Live, clock: Clock
     ) -> None:
-        self.table = table
         self.spool = spool
         self.strings: dict[str, dict[str, str]] = {}
         self.strings_changed: Callable[[], None] = lambda: None
@@ -113,11 +133,28 @@ class Pipeline:
         self._journal = journal
         self._live = live
         self._clock = clock
-        self._writers = [LineWriter(text) for text in scan_texts(table)]
+        self.unjudged = Unjudged()
+        self._bank: Bank | None = None
+        self._offset_ns = clock.wall_ns(0)  # of the wall clock, at the last frame
+        self._least_ns = 0  # no stamp is below it
+        self._stepped_ns = 0  # by how much it has stepped since the start, in all
+        self._scratch = decode.Scratch()
+        self._ready: list[tuple[Scan, int, int, int, int]] = []
+        self._is_scheduled = False
+        self._next_turn_s = 0.0
+        self._take(Parts(table))
+
+    def _take(self, parts: Parts) -> None:
+        """Begin with a table and empty columns."""
+        table = parts.table
+        self.parts = parts
+        self.table = table
+        self._writers = parts.writers
+        self._totals, self._estimates, self._alone = parts.totals, parts.estimates, parts.alone
+        self._rows_of = parts.rows_of
         self._image = np.zeros(table.image_bytes, np.uint8)
         self._image_view = memoryview(self._image)  # type: ignore[arg-type]
         self._reason = np.full(table.n, BAD_WAITING_FOR_INITIAL_DATA, np.uint32)  # 0 where the row was answered
-        self._rows_of = _rows_of(table)
         self._has_reason = [True] * len(self._rows_of)  # whether a row of the device has one
         self._is_in_line = [False] * len(self._rows_of)  # whether a frame of the device waits for this turn's kernels
         self._value = np.full(table.n, math.nan)
@@ -128,8 +165,6 @@ class Pipeline:
         self._score = np.zeros(table.n)  # of the last frame of each tag, and its flags
         self._flags = np.zeros(table.n, np.uint16)
         self._flags_before = np.zeros(table.n, np.uint16)
-        self._bank: Bank | None = None
-        self.unjudged = Unjudged()
         self._standing: list[tuple[int, int]] = []  # limits that the last run left beyond: (row, bit)
         self._seen = Turn(
             NO_ROWS, self._steady_ns[None], self._time_ns[None], self._value[None], self._quality[None],
@@ -137,15 +172,41 @@ class Pipeline:
         )  # fmt: skip
         self._misses = [0] * len(table.scans)
         self._now_ns = np.zeros(len(table.scans), np.int64)  # of the poll at hand
-        self._offset_ns = clock.wall_ns(0)  # of the wall clock, at the last frame
-        self._stepped_ns = 0  # by how much it has stepped since the start, in all
-        self._totals = Totals(table)
-        self._estimates = Estimates(table)
-        self._scratch = decode.Scratch()
-        self._alone = [np.array([scan.number], np.int32) for scan in table.scans]  # one that is ready by itself
-        self._ready: list[tuple[Scan, int, int, int, int]] = []
-        self._is_scheduled = False
-        self._next_turn_s = 0.0
+
+    def settle(self) -> None:
+        """Take every frame that is complete through the line, so that nothing is left of this table's time."""
+        self._turn()
+
+    def turn_to(self, parts: Parts, bank: Bank | None) -> None:
+        """Go on with a table that has grown, after `settle`: polls under way do not notice.
+
+        bank  which has taken over what the one before had learnt, None while there is none
+        The standing alarms follow by `resume`.
+        """
+        old = {name: getattr(self, name) for name in CARRIED}
+        gone, table = parts.table.gone - self.table.gone, self.table
+        for number in gone:
+            self.strings.pop(table.devices[number].name, None)
+            self.unexpected.pop(table.devices[number].name, None)
+        parts.totals.take_over(self._totals)
+        parts.estimates.take_over(self._estimates)
+        self._take(parts)
+        for name, column in old.items():
+            getattr(self, name)[: len(column)] = column
+        self._begin_behind()
+        self._bank = bank
+
+    def _begin_behind(self) -> None:
+        """Let a device that is polled anew go on in time where it ended: per tag, time never goes back."""
+        table = self.table
+        last_ns: dict[str, int] = {}
+        for scan in table.scans:
+            if scan.device in table.gone:
+                name = table.devices[scan.device].name
+                last_ns[name] = max(last_ns.get(name, 0), int(self._time_ns[scan.number]))
+        for scan in table.live:
+            if not self._time_ns[scan.number]:
+                self._time_ns[scan.number] = max(self._least_ns, last_ns.get(table.devices[scan.device].name, 0))
 
     def resume(self, standing: Iterable[AlarmRecord]) -> None:
         """Take the standing alarms of the last run: what is back to normal by now is seen at the first poll.
@@ -163,6 +224,11 @@ class Pipeline:
             text = f"{old.tag or old.device} {old.text}: not configured any more"
             reason = f"{old.alarm}:{REMOVED}"
             self._journal.add(Event(now_ns, self.spool.boot, 0, "alarm", old.device, old.tag, 0, None, reason, text))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether frames wait for the next turn."""
+        return bool(self._ready)
 
     @property
     def is_judging(self) -> bool:
@@ -190,6 +256,7 @@ class Pipeline:
         ahead_ns = wall_ns - self._clock.wall_ns(self._clock.monotonic_ns())
         if ahead_ns > MAX_AHEAD_NS:
             return f"the last stamps of the spool are {ahead_ns / NS / 3600:.0f} h ahead: time goes back"
+        self._least_ns = wall_ns
         self._time_ns[:] = np.maximum(self._time_ns, wall_ns)
         return None
 
@@ -232,14 +299,18 @@ class Pipeline:
 
     def identify(self, device: int, name: str, text: str) -> None:
         """Take a string that a device told of itself."""
-        known = self.strings.setdefault(self.table.spec.devices[device].name, {})
+        if device in self.table.gone:
+            return
+        known = self.strings.setdefault(self.table.devices[device].name, {})
         if known.get(name) != text:
             known[name] = text
             self.strings_changed()
 
     def tell(self, device: int, point: str, quality: int, text: str, now_ns: int) -> None:
         """Make an event of what was found out about a device by one of its points."""
-        name, time_ns = self.table.spec.devices[device].name, self._clock.wall_ns(now_ns)
+        if device in self.table.gone:
+            return
+        name, time_ns = self.table.devices[device].name, self._clock.wall_ns(now_ns)
         if quality & BAD:
             self.unexpected[name] = text
         else:
@@ -263,7 +334,12 @@ class Pipeline:
         self._totals.doubt(rows, self._value)
 
     def finish(self, scans: Sequence[Scan], since: Sequence[int], began_ns: int, ended_ns: int) -> None:
-        """Stamp the frames of a poll and take them through the kernels; a little later if others have just been."""
+        """Stamp the frames of a poll and take them through the kernels; a little later if others have just been.
+
+        A poll that a reload has met half-way, of a device that is not configured any more, comes to nothing.
+        """
+        if scans[0].device in self.table.gone:
+            return
         steady_ns = (began_ns + ended_ns) // 2 // STAMP_NS * STAMP_NS
         wall_ns, unstepped_ns = self._steady(steady_ns)
         doubt_ns = -(-max(ended_ns - steady_ns, steady_ns - began_ns) // STAMP_NS) * STAMP_NS
@@ -460,7 +536,7 @@ class Pipeline:
         raw: str | None = None,
         score: float | None = None,
     ) -> None:
-        device = self.table.spec.devices[int(self.table.device_of[row])]
+        device = self.table.devices[int(self.table.device_of[row])]
         value = float(self._value[row])
         self._journal.add(
             Event(
@@ -487,7 +563,7 @@ class Pipeline:
 
 def _rows_of(table: TagTable) -> list[slice]:
     """Return the rows of each device, which stand together."""
-    out = [slice(0, 0)] * len(table.spec.devices)
+    out = [slice(0, 0)] * len(table.devices)
     for scan in table.scans:
         rows = out[scan.device]
         out[scan.device] = slice(rows.start if rows.stop else scan.start, scan.stop)

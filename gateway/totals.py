@@ -37,6 +37,7 @@ REASONS: Final = {
     STALLED: "CounterStalled",
 }
 
+STATE: Final = ("_last", "_last_ns", "_doubted", "_pace", "_seen", "_misses")  # the columns that remember something
 S_PER_NS: Final = 1 / NS
 RATE_MARGIN: Final = 1.05  # stamps are the middle of a read: an interval is uncertain by a few per cent
 PACE_SAMPLES: Final = 3  # intervals before the pace of a counter is known; guessed too low it costs a read
@@ -154,6 +155,12 @@ class Totals:
         self._misses = np.zeros(m, np.int32)
         self._verdict = np.zeros(m, np.uint8)
         self._out = np.zeros(m, np.int32)
+
+    def take_over(self, before: Totals) -> None:
+        """Go on where those of a shorter table are, which this one begins with."""
+        for name in STATE:
+            column = getattr(before, name)
+            getattr(self, name)[: len(column)] = column
 
     def has(self, scan: Scan) -> bool:
         """Return whether a scan has counters."""

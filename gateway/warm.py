@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -37,6 +38,8 @@ KERNELS: Final = (
 OF_REPLAY: Final = ("gateway.replay.sheet", "gateway.replay.summary")
 DETECT: Final = "gateway.detect."
 REPLAY: Final = (*(name for name in KERNELS if name.startswith(DETECT)), *OF_REPLAY)
+
+_LOADING: Final = threading.Lock()  # a reload may want kernels while those of the detectors are being loaded
 
 Say = Callable[[str], None]
 
@@ -90,7 +93,7 @@ def compile_missing(say: Say, modules: Sequence[str]) -> None:
 
     for i, name in enumerate(modules, 1):
         part = f"{i}/{len(modules)}: {name}"
-        with on_compile(partial(say, f"compiling kernels, for this and later starts: {part}")):
+        with _LOADING, on_compile(partial(say, f"compiling kernels, for this and later starts: {part}")):
             _load(name)
 
 

@@ -26,8 +26,11 @@ STAGES = [
     "pipeline",
     "deliver",
     "health",
+    "supervise",
     "command",
     "warm",
+    "reload",
+    "control",
     "app",
 ]
 

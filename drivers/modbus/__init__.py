@@ -1,5 +1,5 @@
 """Modbus behind the Link protocol; with drivers/sim the only home of pymodbus."""
 
-from drivers.modbus.open import open_link
+from drivers.modbus.open import load_transport, open_link
 
-__all__ = ["open_link"]
+__all__ = ["load_transport", "open_link"]

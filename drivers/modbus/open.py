@@ -26,6 +26,12 @@ def open_link(spec: LinkSpec) -> Link:
     return ModbusLink(spec, lambda make: _connect(spec, make), None)
 
 
+def load_transport(spec: LinkSpec) -> None:
+    """Load what `open_link` needs for a specification, so that it takes no time; may be called in any thread."""
+    if spec.transport in ("rtu", "rtu+tcp"):
+        import drivers.modbus.serial  # noqa: F401
+
+
 async def _connect(spec: LinkSpec, make: Callable[[], Stream]) -> Stream:
     context = _tls(spec) if spec.transport == "tls" else None
     _, stream = await asyncio.get_running_loop().create_connection(make, spec.host, spec.port, ssl=context)

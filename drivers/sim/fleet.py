@@ -97,10 +97,16 @@ class Fleet:
         return list(self._truth.injected)
 
     def statistics(self) -> dict[str, Any]:
-        """Return what was served so far: requests, exceptions by device, values in all."""
+        """Return what was served so far: requests, exceptions by device, connections by link on a socket, values."""
         return {
             "requests": Counter({name: device.requests for name, device in self._devices.items()}),
             "exceptions": Counter({name: device.exceptions for name, device in self._devices.items()}),
+            "connections": {
+                device.spec.link.name: line.endpoint.accepted
+                for line in self._lines
+                for device in line.units.values()
+                if isinstance(line.endpoint, SocketEndpoint)
+            },
             "values": self._truth.n_values,
             "injected": len(self._truth.injected),
         }

@@ -159,11 +159,15 @@ class _Connection:
 
 
 class SocketEndpoint:
-    """A listening socket; every connection is served in the order of its requests."""
+    """A listening socket; every connection is served in the order of its requests.
+
+    accepted  connections since the start
+    """
 
     def __init__(self, link: LinkSpec, respond: Respond, tls: ServerTls | None = None) -> None:
         self.link = link
         self.port = link.port
+        self.accepted = 0
         self._respond = respond
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -230,6 +234,7 @@ class SocketEndpoint:
         async with asyncio.TaskGroup() as tasks:
             connection = _Connection(writer, self, tasks)
             self._connections.add(connection)
+            self.accepted += 1
             try:
                 if self._server is None:
                     return

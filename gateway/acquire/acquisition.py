@@ -96,8 +96,9 @@ async def end(tasks: Iterable[asyncio.Task[None]], again_s: float) -> None:
 class Acquisition:
     """The links of a plan and their pollers.
 
-    links, polls  by the name of the link
-    origin_ns     the monotonic moment from which every grid is counted, once started
+    links, polls  by the name of the link; what a link that is gone was counted stays
+    pollers    of the links with devices
+    origin_ns  the monotonic moment from which every grid is counted, once started
     """
 
     def __init__(self, plan: Plan, clock: Clock) -> None:
@@ -106,36 +107,102 @@ class Acquisition:
         self.origin_ns = 0
         self._clock = clock
         self._held = Held()
-        self._pollers = {name: self._poller(plan, name) for name in self.links if plan.of_link(name)}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._sink: Sink = self._held
+        self._specs = plan.spec.links
+        self.pollers = {name: self._poller(plan, name) for name in self.links if plan.of_link(name)}
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._retired: list[asyncio.Task[None]] = []  # of links that are given back
+        self._closing: list[tuple[str, Link]] = []
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Poll from now on."""
         self.origin_ns = self._clock.monotonic_ns() + round(START_DELAY_S * NS)
-        for name, poller in self._pollers.items():
-            self._tasks.append(tasks.create_task(poller.run(self.origin_ns), name=f"poll:{name}"))
+        self._group = tasks
+        for name in self.pollers:
+            self._run(name)
 
     def feed(self, sink: Sink) -> int:
         """Hand over what was read so far, and everything from now on; returns how many polls were dropped meanwhile."""
+        self._sink = sink
         self._held.hand_over(sink)
-        for poller in self._pollers.values():
+        for poller in self.pollers.values():
             poller.sink = sink
             poller.is_early = False
         return self._held.dropped
 
+    def turn_to(self, plan: Plan) -> None:
+        """Poll what another plan says, without waiting for anything; `settle` has to follow.
+
+        A link of the same specification keeps its connection, and a device of the same DevicePlan its grid. What is
+        gone is asked nothing more, but for a poll under way on a link that stays.
+        """
+        before = {link.name: link for link in self._specs}
+        self._specs = plan.spec.links
+        now = {link.name: link for link in plan.spec.links}
+        for name in [name for name, spec in before.items() if now.get(name) != spec]:
+            self._retire(name)
+            self._closing.append((name, self.links.pop(name)))
+        for name, spec in now.items():
+            devices = plan.of_link(name)
+            if name not in self.links:
+                self.links[name] = open_link(spec)
+            self.polls.setdefault(name, PollCounters())
+            known = self.pollers.get(name)
+            if known is None and devices:
+                self.pollers[name] = self._poller(plan, name)
+            elif known is not None and not devices:
+                self._retire(name)
+                self._closing.append((name, self.links[name]))
+            elif known is not None and list(known.plans) != devices:
+                known.turn_to(devices, _identities(plan, name))
+                if known.is_asleep:
+                    self._tasks[name].cancel()
+                    self._run(name)
+
+    async def settle(self) -> None:
+        """Close what is not used any more, then open what takes its place: many a meter has but one connection."""
+        await end(self._retired, CANCEL_AGAIN_S)
+        for name, link in self._closing:
+            await link.close()
+            counted = self.polls[name]
+            counted.skipped += counted.due - counted.done - counted.skipped  # the poll that was under way
+        self._retired, self._closing = [], []
+        for name in self.pollers:
+            if name not in self._tasks:
+                self._run(name)
+
     async def stop(self) -> None:
         """Poll no more."""
-        await end(self._tasks, CANCEL_AGAIN_S)
+        await end([*self._tasks.values(), *self._retired], CANCEL_AGAIN_S)
 
     async def close(self) -> None:
         """Give every endpoint back."""
-        for link in self.links.values():
+        for link in [*self.links.values(), *(link for _, link in self._closing)]:
             await link.close()
 
+    def _run(self, name: str) -> None:
+        assert self._group is not None
+        task = self._group.create_task(self.pollers[name].run(self.origin_ns), name=f"poll:{name}")
+        self._tasks[name] = task
+
+    def _retire(self, name: str) -> None:
+        self.pollers.pop(name, None)
+        if task := self._tasks.pop(name, None):
+            task.cancel()
+            self._retired.append(task)
+
     def _poller(self, plan: Plan, name: str) -> Poller:
-        identities = [
-            Identity(i, d.unit, d.strings, tuple(text_blocks(p, d.max_registers) for p in d.strings))
-            for i, d in enumerate(plan.spec.devices)
-            if d.link == name and d.strings
-        ]
-        return Poller(self.links[name], plan.of_link(name), identities, self._held, self._clock, self.polls[name], True)
+        return Poller(
+            self.links[name], plan.of_link(name), _identities(plan, name), self._sink, self._clock, self.polls[name],
+            is_early=self._sink is self._held,
+        )  # fmt: skip
+
+
+def _identities(plan: Plan, link: str) -> list[Identity]:
+    """Return what the devices of a link are asked for their strings."""
+    return [
+        Identity(one.number, d.unit, d.strings, tuple(text_blocks(p, d.max_registers) for p in d.strings))
+        for one in plan.devices
+        if (d := one.device).link == link and d.strings
+    ]

@@ -115,6 +115,13 @@ class DevicePlan:
             out[space] = Rules(limit, device.max_gap, defined, merged(closed), refused)
         return out
 
+    def adopt(self, memory: Memory) -> None:
+        """Keep what the device teaches in this memory from now on."""
+        self._memory = memory
+        memory.on_change(self.device.name, self._renew)
+        if memory.of(self.device.name) != self.learnt:
+            self._renew()
+
     def learn(self, learnt: Learnt) -> None:
         """Keep what the device has taught; the next plan heeds it."""
         self._memory.keep(self.device.name, learnt)

@@ -56,8 +56,7 @@ class Memory:
     """What every device has taught; without a folder it lasts as long as the process."""
 
     def __init__(self, spec: GatewaySpec, folder: Path | None = None) -> None:
-        links = {link.name: link for link in spec.links}
-        self._meters = {device.name: fingerprint(device, links[device.link]) for device in spec.devices}
+        self._meters = _meters(spec)
         self._path = folder / FILE if folder else None
         self._changed: dict[str, Callable[[], None]] = {}
         self._latest = (0, b"")  # how often it changed, and the file since then: one object, for two threads see it
@@ -71,6 +70,22 @@ class Memory:
     def on_change(self, device: str, call: Callable[[], None]) -> None:
         """Have somebody called whenever more or other is known of a device."""
         self._changed[device] = call
+
+    def preview(self, spec: GatewaySpec) -> Memory:
+        """Return what of this is known of the meters of a changed specification, without a file."""
+        found = Memory(spec)
+        same = [name for name, meter in found._meters.items() if self._meters.get(name) == meter]
+        found._learnt = {name: self.of(name) for name in same}
+        return found
+
+    def turn_to(self, preview: Memory) -> None:
+        """Be the memory of the specification of a preview: of a meter that is another one now nothing is known."""
+        before, self._meters = self._meters, preview._meters
+        self._learnt = {
+            name: learnt for name, learnt in self._learnt.items() if self._meters.get(name) == before.get(name)
+        }
+        self._changed = {name: call for name, call in self._changed.items() if name in self._meters}
+        self._latest = (self._latest[0] + 1, self._encode())
 
     def keep(self, device: str, learnt: Learnt) -> None:
         """Take what a device has taught; it is on disk after the next commit."""
@@ -121,6 +136,11 @@ class Memory:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             log.warning("%s: cannot be used (%s): what the devices refuse is learnt anew", self._path, error)
             return {}
+
+
+def _meters(spec: GatewaySpec) -> dict[str, str]:
+    links = {link.name: link for link in spec.links}
+    return {device.name: fingerprint(device, links[device.link]) for device in spec.devices}
 
 
 def fingerprint(device: Device, link: LinkSpec) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from drivers.blocks import Block
 from drivers.decode import Placed, build_table
+from drivers.link import LinkSpec
 from drivers.points import Point, decimals_of
 from gateway.acquire.device import DevicePlan
 from gateway.acquire.memory import Memory
@@ -25,12 +26,16 @@ MAX_TICKS: Final = 1000  # polls of one scan that are looked at between two comm
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the gateway will do: the table, and for each device what it is asked; the memory goes on learning."""
+    """What the gateway will do: the table, and for each device what it is asked; the memory goes on learning.
+
+    layout  what the table was made of, for the next one: not to be changed
+    """
 
     table: TagTable
     devices: tuple[DevicePlan, ...]
     memory: Memory
     errors: tuple[str, ...]
+    layout: Layout
 
     @property
     def spec(self) -> GatewaySpec:
@@ -49,28 +54,74 @@ def plan(spec: GatewaySpec, memory: Memory | None = None) -> Plan:
     """
     memory = memory or Memory(spec)
     links = {link.name: link for link in spec.links}
-    scans: list[Scan] = []
-    rows: list[Placed] = []
-    tags: list[Tag] = []
-    devices = []
-    image = 0
-    for number, (device, phases) in enumerate(zip(spec.devices, phases_of(spec), strict=True)):
-        shore = Shore(device, (spot_of(device, tag.point) for tag in device.tags), image)
-        image = shore.end
+    layout = Layout()
+    devices = [
+        layout.add(device, links[device.link], phases, memory)
+        for device, phases in zip(spec.devices, phases_of(spec), strict=True)
+    ]
+    return Plan(layout.table(spec), tuple(devices), memory, tuple(_errors(spec, devices)), layout)
+
+
+@dataclass(slots=True)
+class Layout:
+    """A table in the making: everything is appended, nothing ever moves; `image` is its size so far, bytes."""
+
+    devices: list[Device] = field(default_factory=list)
+    scans: list[Scan] = field(default_factory=list)
+    rows: list[Placed] = field(default_factory=list)
+    tags: list[Tag] = field(default_factory=list)
+    image: int = 0
+
+    def add(self, device: Device, link: LinkSpec, phases: Mapping[float, float], memory: Memory) -> DevicePlan:
+        """Give a device its number, scans, rows and place in the image; returns how it is read.
+
+        phases  of its periods, ascending, seconds
+        """
+        number = len(self.devices)
+        shore = Shore(device, (spot_of(device, tag.point) for tag in device.tags), self.image)
         own: list[Scan] = []
         spots: list[Spot] = []
         for i, (period_s, phase_s) in enumerate(phases.items()):
-            start = len(rows)
+            start = len(self.rows)
             for tag in sorted((t for t in device.tags if t.period_s == period_s), key=lambda t: _order(device, t)):
-                spot = spot_of(device, tag.point, len(rows), i)
-                rows.append(Placed(tag.point, shore.at(spot.space, spot.start)))
+                spot = spot_of(device, tag.point, len(self.rows), i)
+                self.rows.append(Placed(tag.point, shore.at(spot.space, spot.start)))
                 spots.append(spot)
-                tags.append(tag)
-            own.append(Scan(len(scans) + i, number, period_s, phase_s, start, len(rows)))
-        scans += own
-        devices.append(DevicePlan(number, device, links[device.link], own, spots, shore, memory))
-    table = _table(spec, tuple(tags), tuple(scans), rows, image)
-    return Plan(table, tuple(devices), memory, tuple(_errors(spec, devices)))
+                self.tags.append(tag)
+            own.append(Scan(len(self.scans) + i, number, period_s, phase_s, start, len(self.rows)))
+        self.devices.append(device)
+        self.scans += own
+        self.image = shore.end
+        return DevicePlan(number, device, link, own, spots, shore, memory)
+
+    def table(self, spec: GatewaySpec, gone: frozenset[int] = frozenset()) -> TagTable:
+        """Return the table as it is now."""
+        tags, scans = self.tags, self.scans
+        scan_of = np.zeros(len(tags), np.int32)
+        for scan in scans:
+            scan_of[scan.start : scan.stop] = scan.number
+        device_of_scan = np.array([scan.device for scan in scans], np.int32)
+        return TagTable(
+            spec=spec,
+            devices=tuple(self.devices),
+            tags=tuple(tags),
+            scans=tuple(scans),
+            decode=build_table(self.rows),
+            limit=np.array([tag.limits for tag in tags], np.float64).reshape(-1, 4),
+            deadband=np.array([tag.deadband for tag in tags], np.float64),
+            on_delay_ns=np.array([tag.on_delay_s * 1e9 for tag in tags], np.int64),
+            off_delay_ns=np.array([tag.off_delay_s * 1e9 for tag in tags], np.int64),
+            rate=np.array([tag.rate for tag in tags], np.float64),
+            resolution=np.array([_resolution(tag.point) for tag in tags], np.float64),
+            decimals=np.array([_decimals(tag.point) for tag in tags], np.int8),
+            detect=np.array([sum(DETECT_BITS[name] for name in tag.detect) for tag in tags], np.uint8),
+            scan_start=np.array([scan.start for scan in scans], np.int32),
+            scan_stop=np.array([scan.stop for scan in scans], np.int32),
+            scan_of=scan_of,
+            device_of=device_of_scan[scan_of],
+            image_bytes=self.image,
+            gone=gone,
+        )
 
 
 def _order(device: Device, tag: Tag) -> tuple[object, ...]:
@@ -102,38 +153,6 @@ def phases_of(spec: GatewaySpec) -> list[dict[float, float]]:
         meeting_ns = round(period_s * NS * turn[seat]) + sum(seat) * round(period_s * NS)
         out.append({each: meeting_ns % round(each * NS) / NS if each else 0.0 for each in of})
     return out
-
-
-def _table(
-    spec: GatewaySpec,
-    tags: tuple[Tag, ...],
-    scans: tuple[Scan, ...],
-    rows: Sequence[Placed],
-    image_bytes: int,
-) -> TagTable:
-    scan_of = np.zeros(len(tags), np.int32)
-    for scan in scans:
-        scan_of[scan.start : scan.stop] = scan.number
-    device_of_scan = np.array([scan.device for scan in scans], np.int32)
-    return TagTable(
-        spec=spec,
-        tags=tags,
-        scans=scans,
-        decode=build_table(rows),
-        limit=np.array([tag.limits for tag in tags], np.float64).reshape(-1, 4),
-        deadband=np.array([tag.deadband for tag in tags], np.float64),
-        on_delay_ns=np.array([tag.on_delay_s * 1e9 for tag in tags], np.int64),
-        off_delay_ns=np.array([tag.off_delay_s * 1e9 for tag in tags], np.int64),
-        rate=np.array([tag.rate for tag in tags], np.float64),
-        resolution=np.array([_resolution(tag.point) for tag in tags], np.float64),
-        decimals=np.array([_decimals(tag.point) for tag in tags], np.int8),
-        detect=np.array([sum(DETECT_BITS[name] for name in tag.detect) for tag in tags], np.uint8),
-        scan_start=np.array([scan.start for scan in scans], np.int32),
-        scan_stop=np.array([scan.stop for scan in scans], np.int32),
-        scan_of=scan_of,
-        device_of=device_of_scan[scan_of],
-        image_bytes=image_bytes,
-    )
 
 
 def _resolution(point: Point) -> float:
@@ -172,7 +191,7 @@ def text_blocks(point: Point, max_registers: int) -> tuple[Block, ...]:
 
 def commit_phase_s(table: TagTable, commit_s: float) -> float:
     """Return where in the commit period the plan's largest gap begins: a commit hurts the poll that it meets."""
-    due = sorted({tick for scan in table.scans if scan.period_s for tick in _ticks(scan, commit_s)}) or [0.0]
+    due = sorted({tick for scan in table.live if scan.period_s for tick in _ticks(scan, commit_s)}) or [0.0]
     gaps = [(after - before, before) for before, after in zip(due, [*due[1:], due[0] + commit_s], strict=True)]
     width, before = max(gaps)
     return (before + width / 2) % commit_s

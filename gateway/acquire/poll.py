@@ -83,19 +83,22 @@ class _Station:
         "silence", "slots", "unit",
     )  # fmt: skip
 
-    def __init__(self, plan: DevicePlan, reader: Reader, origin_ns: int) -> None:
+    def __init__(self, plan: DevicePlan, reader: Reader, origin_ns: int, now_ns: int) -> None:
         self.plan = plan
         self.reader = reader
         self.listed = Listed(plan, plan.device.scan_list, reader) if plan.device.scan_list else None
         self.unit = plan.device.unit
-        self.slots = [origin_ns + round(scan.phase_s * NS) for scan in plan.scans]
         self.periods_ns = [round(scan.period_s * NS) for scan in plan.scans]
+        self.slots = [
+            _on_grid(origin_ns + round(scan.phase_s * NS), period_ns, now_ns)
+            for scan, period_ns in zip(plan.scans, self.periods_ns, strict=True)
+        ]
         self.asks_at_ns = 0
         self.pause_s = BACKOFF_FIRST_S
         self.silence = quality.BAD_TIMEOUT
         self.misheard = 0
         self.divides_at_ns = 0
-        self.probes = Probes(plan, origin_ns)
+        self.probes = Probes(plan, max(origin_ns, now_ns))
 
     def take(self, now_ns: int, counters: PollCounters) -> tuple[int, list[int]]:
         """Return the mask of the scans that are due, and since when; a poll a whole period late is skipped."""
@@ -143,11 +146,23 @@ class _Station:
         self.silence = found
 
 
+def _on_grid(slot_ns: int, period_ns: int, now_ns: int) -> int:
+    """Return the moment of a grid that has just passed, or its first one: who comes later begins at once."""
+    late_ns = max(0, now_ns - slot_ns)
+    return slot_ns + (late_ns // period_ns * period_ns if period_ns else late_ns)
+
+
+_Turn = tuple[int, int, "_Station | Identity"]  # when it is due, monotonic ns; its place, which decides between equals
+
+
 @dataclass(slots=True)
 class Poller:
     """The devices of one link and their grid.
 
     is_early  there is no pipeline yet: whoever polls flat out would take the processor from what makes it
+    due_ns    when it polls next, or should have begun to: monotonic ns
+    turns     how often it has polled or asked for strings, answered or not
+    is_asleep  until then: its task may be cancelled and begun again, and nothing is lost
     """
 
     link: Link
@@ -157,33 +172,64 @@ class Poller:
     clock: Clock
     counters: PollCounters = field(default_factory=PollCounters)
     is_early: bool = False
+    due_ns: int = 0
+    turns: int = 0
+    is_asleep: bool = False
+    _origin_ns: int = 0
+    _grid: list[_Turn] = field(default_factory=list)
+    _stations: dict[int, _Station] = field(default_factory=dict)
+    _is_laid_out: bool = False
+
+    def turn_to(self, plans: Sequence[DevicePlan], identities: Sequence[Identity]) -> None:
+        """Take other devices from the next poll on; those whose plan is the same object keep their place on the grid.
+
+        Of one that is asleep the task has to be begun again: it may have to wake up sooner.
+        """
+        self.plans, self.identities, self._is_laid_out = plans, identities, False
+
+    def _lay_out(self) -> None:
+        """Put everything to be asked on the grid; what stood there keeps its time, what is new begins now."""
+        now_ns = self.clock.monotonic_ns()
+        asked = {what: due_ns for due_ns, _, what in self._grid if isinstance(what, Identity)}
+        known = {station.plan: station for station in self._stations.values()}
+        stations = [
+            known.get(plan) or _Station(plan, self._reader(plan), self._origin_ns, now_ns) for plan in self.plans
+        ]
+        self._stations = {station.plan.number: station for station in stations}
+        self._grid = [(min(each.slots), i, each) for i, each in enumerate(stations)]
+        first_ns = max(self._origin_ns, now_ns)
+        self._grid += [(asked.get(each, first_ns), len(stations) + i, each) for i, each in enumerate(self.identities)]
+        heapq.heapify(self._grid)
+        self._is_laid_out = True
 
     async def run(self, origin_ns: int) -> None:
-        """Poll for ever; `origin_ns` is the monotonic moment from which every grid is counted.
+        """Poll for ever; `origin_ns` is the monotonic moment from which every grid is counted. May be begun again.
 
         Slot k of a scan is due at origin + phase + k * period, whatever happened before: no drift. The scans of a
         device that are due when its turn comes are read together. A poll that is a whole period late is skipped and
         counted, never queued.
         """
-        stations = [_Station(plan, self._reader(plan), origin_ns) for plan in self.plans]
-        health = {station.plan.number: station for station in stations}
-        is_shared = len(stations) > 1
-        grid = [(min(station.slots), i) for i, station in enumerate(stations)]
-        grid += [(origin_ns, len(stations) + i) for i in range(len(self.identities))]
-        heapq.heapify(grid)
+        self._origin_ns = origin_ns
         answered = False
         while True:
-            due_ns, i = grid[0]
+            if not self._is_laid_out:
+                self._lay_out()
+            grid = self._grid
+            is_shared = len(self._stations) > 1
+            due_ns, i, what = grid[0]
+            self.due_ns = due_ns
             now_ns = self.clock.monotonic_ns()
             if due_ns > now_ns or not answered:  # a read that was answered has let others run
+                self.is_asleep = True
                 await self.clock.sleep_until(due_ns)
+                self.is_asleep = False
                 now_ns = self.clock.monotonic_ns()
-            if i >= len(stations):
-                identity = self.identities[i - len(stations)]
-                answered = await self._identify(identity, health.get(identity.device))
-                heapq.heapreplace(grid, (due_ns + (IDENTITY_PERIOD_NS if answered else IDENTITY_RETRY_NS), i))
+            if isinstance(what, Identity):
+                answered = await self._identify(what, self._stations.get(what.device))
+                heapq.heapreplace(grid, (due_ns + (IDENTITY_PERIOD_NS if answered else IDENTITY_RETRY_NS), i, what))
+                self.turns += 1
                 continue
-            station = stations[i]
+            station = what
             mask, since = station.take(now_ns, self.counters)
             due = station.plan.due(mask)
             is_resting = now_ns < station.asks_at_ns and (is_shared or station.silence == UnexpectedModel.quality)
@@ -197,7 +243,8 @@ class Poller:
                 await station.listed.look()
             if is_there and station.probes.is_due(now_ns):
                 await self._probe(station)
-            heapq.heapreplace(grid, (min(station.slots), i))
+            heapq.heapreplace(grid, (min(station.slots), i, station))
+            self.turns += 1
 
     def _reader(self, plan: DevicePlan) -> Reader:
         """Return what answers for a device."""

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from gateway.alarm.state import State, Step, after
 from gateway.detect import flags as bits
 from gateway.model.frame import TagTable
@@ -89,6 +91,13 @@ class AlarmEngine:
         """Return every alarm that is not normal, in the order in which they were first raised."""
         return [self._record(key, alarm) for key, alarm in self._alarms.items()]
 
+    def turn_to(self, table: TagTable) -> None:
+        """Know another table; the alarms that stood have to be restored, as after a restart."""
+        self._table = table
+        self._alarms.clear()
+        self._names.clear()
+        self.revision += 1
+
     def restore(self, records: Iterable[AlarmRecord]) -> tuple[list[tuple[int, int]], list[AlarmRecord]]:
         """Take the standing alarms of the last run.
 
@@ -114,11 +123,12 @@ class AlarmEngine:
         table = self._table
         if record.device == OWN and record.alarm in OWN_ALARMS:
             return (0, -OWN_ALARMS[record.alarm][0])
+        live = (i for i, device in enumerate(table.devices) if device.name == record.device and i not in table.gone)
+        number = next(live, None)
         if record.alarm == COMMUNICATION:
-            names = [device.name for device in table.spec.devices]
-            return (-1 - names.index(record.device), 0) if record.device in names else None
-        for row, tag in enumerate(table.tags):
-            if tag.name == record.tag and table.spec.devices[int(table.device_of[row])].name == record.device:
+            return None if number is None else (-1 - number, 0)
+        for row in np.flatnonzero(table.device_of == number).tolist() if number is not None else ():
+            if table.tags[row].name == record.tag:
                 for bit, column in LIMIT_COLUMN.items():
                     if bits.NAMES[bit] == record.alarm and not math.isnan(table.limit[row, column]):
                         return (row, bit)
@@ -148,7 +158,7 @@ class AlarmEngine:
     def _record(self, key: tuple[int, int], alarm: _Alarm) -> AlarmRecord:
         row, bit = key
         if bit <= 0:
-            device = self._table.spec.devices[-1 - row] if row < 0 else None
+            device = self._table.devices[-1 - row] if row < 0 else None
             name = OWN_KEYS[bit] if bit else COMMUNICATION
             return AlarmRecord(
                 device=device.name if device else OWN,
@@ -168,7 +178,7 @@ class AlarmEngine:
                 by=alarm.by,
             )
         tag = self._table.tags[row]
-        device = self._table.spec.devices[int(self._table.device_of[row])]
+        device = self._table.devices[int(self._table.device_of[row])]
         column = LIMIT_COLUMN.get(bit)
         limit = float(self._table.limit[row, column]) if column is not None else None
         return AlarmRecord(

@@ -127,6 +127,16 @@ class Recorder:
         self._is_failing = False
         self._is_crowded = False
 
+    def turn_to(self, spec: GatewaySpec, links: Mapping[str, Link]) -> None:
+        """Watch the links of a changed specification; a capture that is open of one that is gone is closed."""
+        for watched in self._links.values():
+            if links.get(watched.spec.name) is not watched.link:
+                self._close(watched)
+        before = {name: watched for name, watched in self._links.items() if links.get(name) is watched.link}
+        self._links = {link.name: before.get(link.name) or _Watched(link, links[link.name]) for link in spec.links}
+        self._link_of = {device.name: device.link for device in spec.devices}
+        self._spec = spec
+
     def notice(self, event: Event) -> None:
         """Take an event: the traffic of its device is captured, unless it says that something is well again."""
         is_bad = event.quality != GOOD if event.kind == "quality" else event.reason.endswith(":raise")

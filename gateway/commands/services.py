@@ -7,16 +7,21 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import json
+import os
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
-from gateway.commands.terminal import DONE, refuse, say
+from drivers.toml import FileError
+from gateway.commands.terminal import DONE, PEER_AWAY, WRONG_INPUT, refuse, say
 
 M_TRIM_THRESHOLD: Final = -1  # malloc.h
 M_ARENA_MAX: Final = -8
+RELOAD_S: Final = 600.0  # for its answer: a new kind of point may have a kernel to be compiled on a small machine
 TRIM_BYTES: Final = 128 * 1024  # glibc's default at the start, which it would raise by itself to 64 MB
 
 Service = Callable[[asyncio.Event], Awaitable[None]]  # ends when the event is set
@@ -24,6 +29,7 @@ Service = Callable[[asyncio.Event], Awaitable[None]]  # ends when the event is s
 
 def run(options: argparse.Namespace) -> int:
     """Run the gateway."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload: what it is about to read is new anyway
     gc.disable()  # hardly anything made on the way up is garbage, and looking for it takes a sixth of the start
     _share_heap()
     try:
@@ -48,7 +54,37 @@ def _run(options: argparse.Namespace) -> int:
         return refuse(f"{options.config}: {line}" for line in found.errors)
     from gateway import app
 
-    return _finish(app.main(found, state, say))
+    return _finish(app.main(found, state, say, options.config))
+
+
+def reload(options: argparse.Namespace) -> int:
+    """Have a running gateway read its configuration again, and report what became of it."""
+    from gateway import control
+
+    if options.config is None and options.state is None and "STATE_DIRECTORY" not in os.environ:
+        options.misused("wants the gateway.toml that it runs with, or --state DIR")
+    try:
+        found = control.ask(_state_of(options), "reload", RELOAD_S)
+    except FileError as error:
+        return refuse(error.lines)
+    except control.NobodyThere as error:
+        say(str(error))
+        return PEER_AWAY
+    except OSError as error:
+        return refuse([f"cannot ask the gateway: {error}"])
+    if options.json:
+        print(json.dumps(found))
+        return DONE if found["ok"] else WRONG_INPUT
+    for line in found["changes"] or ([] if found["errors"] else ["nothing changed"]):
+        print(line)
+    return refuse(found["errors"]) if found["errors"] else DONE
+
+
+def _state_of(options: argparse.Namespace) -> Path:
+    """Return the state folder of the gateway that is meant; raises FileError."""
+    from gateway.model.config import gateway_id, state_dir
+
+    return state_dir(options.state, "" if options.config is None else gateway_id(options.config))
 
 
 def _share_heap() -> None:

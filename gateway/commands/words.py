@@ -34,6 +34,12 @@ device, tag, value (empty where it must not be used), quality. docs/captures.md 
 becomes a test case."""
 
 
+RELOAD_HELP: Final = """\
+The gateway is found by its state folder, and reads the file that it was started with. A file with errors is refused,
+one line each as `corridor check` prints them, and the old configuration goes on. Exit code 0: done, or nothing changed;
+1: refused; 3: no gateway runs there."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Names an option that does not exist before it asks for what is missing."""
 
@@ -78,6 +84,12 @@ def parser() -> argparse.ArgumentParser:
     sub = _service(commands, "run", services.run, "the gateway: read the meters of a gateway.toml and publish")
     sub.add_argument("config", type=Path, metavar="gateway.toml", help="what to read, and where to publish it")
     sub.add_argument("--state", type=Path, metavar="DIR", help="spool, journal and boot number (default: see README)")
+
+    text = "have a running gateway read its gateway.toml again: only what changed is touched"
+    sub = _add(commands, "reload", services.reload, text, epilog=RELOAD_HELP)
+    sub.add_argument("config", type=Path, nargs="?", metavar="gateway.toml", help="the file that it runs with")
+    sub.add_argument("--state", type=Path, metavar="DIR", help="its state folder (default: see README)")
+    sub.add_argument("--json", action="store_true", help="print one JSON object")
 
     text = "bring data from the broker into the database; acknowledged after the write"
     sub = _service(commands, "ingest", services.ingest, text)

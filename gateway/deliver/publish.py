@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -67,11 +67,13 @@ class DeliveryCounters:
 class _Lane:
     """The live lane of one device: frames that wait, and whether a message is on its way or the lane rests.
 
+    catalog     of its frames: a device that is configured no longer keeps the one that knew it
     parked      boot -> frames of the device that the broker has refused
     opens_at_s  until then nothing of it is sent, and pause_s is how long that will be the next time
     """
 
     topic: str
+    catalog: str
     waiting: deque[tuple[int, bytes]] = field(default_factory=deque)
     busy: bool = False
     rests_until_s: float = 0.0
@@ -146,8 +148,7 @@ class Publisher:
         self.refusals: dict[str, int] = {}  # device -> the code with which its data were refused last
         self._address = address
         self._spool = spool
-        self._catalog = catalog
-        self._lanes = [_Lane(address.device(name, "data")) for name in devices]
+        self._lanes = [_Lane(address.device(name, "data"), catalog) for name in devices]
         self._by_device = dict(zip(devices, self._lanes, strict=True))
         self._offered: list[_Lane] = []
         self._client: Client | None = None
@@ -158,6 +159,16 @@ class Publisher:
         self._is_rewound = False  # the backlog has to begin again: it has passed by a frame that is now wanted
         self._resends: list[Resend] = []
         self._writers: dict[ScanText, LineWriter] = {}
+
+    def turn_to(self, devices: Sequence[str], gone: Collection[int], catalog: str) -> None:
+        """Take frames of more devices, by number; what still waits of those that are gone goes out as before."""
+        for number, lane in enumerate(self._lanes):
+            if number not in gone:
+                lane.catalog = catalog
+        for name in devices[len(self._lanes) :]:
+            lane = self._by_device.setdefault(name, _Lane(self._address.device(name, "data"), catalog))
+            lane.catalog = catalog
+            self._lanes.append(lane)
 
     def offer(self, device: int, seq: int, line: bytes) -> None:
         """Take a frame of a device; while nobody is there, the spool alone keeps it."""
@@ -219,7 +230,7 @@ class Publisher:
                 lane.busy = False
 
         try:
-            client.send(lane.topic, message(self._spool.boot, self._catalog, frames), acked)
+            client.send(lane.topic, message(self._spool.boot, lane.catalog, frames), acked)
         except MqttError:
             for first, last in as_ranges(seqs):
                 self._busy[self._spool.boot].discard(first, last)
@@ -369,7 +380,7 @@ class Publisher:
     async def _send_backlog(
         self, client: Client, window: _Window, found: Unsent, device: str, frames: list[tuple[int, bytes]]
     ) -> None:
-        lane = self._by_device.setdefault(device, _Lane(self._address.device(device, "data")))
+        lane = self._by_device.setdefault(device, _Lane(self._address.device(device, "data"), found.catalog))
         seqs = [seq for seq, _ in frames]
         under_way = RangeSet(as_ranges(seqs))
         if lane.opens_at_s:

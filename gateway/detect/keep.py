@@ -67,8 +67,11 @@ def keys_of(table: TagTable, bank: Bank) -> Keys:
     """Return the keys of a gateway's tags."""
     tags = []
     for row, tag in enumerate(table.tags):
-        device = table.spec.devices[table.device_of[row]].name
-        tags.append(SEPARATOR.join((device, tag.name, tag.point.kind, str(table.detect[row]))))
+        number = int(table.device_of[row])
+        if number in table.gone:
+            tags.append(f"{SEPARATOR}{row}")
+            continue
+        tags.append(SEPARATOR.join((table.devices[number].name, tag.name, tag.point.kind, str(table.detect[row]))))
     scans = tuple(SEPARATOR.join(tags[scan.start : scan.stop]) for scan in table.scans)
     members: list[list[str]] = [[] for _ in range(bank.tags.n_assets)]
     for row, key in enumerate(tags):
@@ -86,11 +89,30 @@ class Learnt:
         self.bank = Bank(tags_of(table))
         self._keys = keys_of(table, self.bank)
         self.found, self.wrong = 0, ""
+        self._runs: dict[str, list[tuple[int, int, int]]] = {}
         if data is not None:
             try:
                 self.found = restore(self.bank, self._keys, data)
             except KeptError as error:
                 self.wrong = str(error)
+
+    @classmethod
+    def after(cls, before: Learnt, table: TagTable) -> Learnt:
+        """Return the detectors of a changed table, still without what `before` has learnt; may take a thread its time.
+
+        `take_over` brings that, in next to none.
+        """
+        made = cls(table, None)
+        made._runs = {axis: _runs(*_matches(list(before._keys.of(axis)), made._keys.of(axis))) for axis in AXES}
+        return made
+
+    def take_over(self, before: Learnt) -> None:
+        """Go on where `before` is, which this was made after."""
+        for detector, old in zip(self.bank.detectors, before.bank.detectors, strict=True):
+            there = old.state()
+            for name, axis, column in _kept(detector):
+                for at, to, n in self._runs[axis]:
+                    _move(column, slice(to, to + n), there[name], slice(at, at + n))
 
     def packed(self) -> Packed:
         """Return a copy of all that the detectors have learnt."""
@@ -133,12 +155,28 @@ def restore(bank: Bank, keys: Keys, data: bytes) -> int:
     except UNREADABLE as error:
         raise KeptError(f"cannot be read: {error}") from None
     for column, here, old, there in moves:
-        if column.shape[1:] == old.shape[1:]:
-            column[here] = old[there]
-        else:  # as wide as the largest asset, which was another one then
-            width = min(column.shape[1], old.shape[1])
-            column[here, :width] = old[there, :width]
+        _move(column, here, old, there)
     return len(rows["tag"][0])
+
+
+def _move(column: NDArray[Any], here: Any, old: NDArray[Any], there: Any) -> None:
+    """Copy rows of an old column."""
+    if column.shape[1:] == old.shape[1:]:
+        column[here] = old[there]
+    else:  # as wide as the largest asset, which was another one then
+        width = min(column.shape[1], old.shape[1])
+        column[here, :width] = old[there, :width]
+
+
+def _runs(there: list[int], here: list[int]) -> list[tuple[int, int, int]]:
+    """Return (first old place, first new place, how many) of places that follow each other in both."""
+    runs: list[tuple[int, int, int]] = []
+    for at, to in zip(there, here, strict=True):
+        if runs and runs[-1][0] + runs[-1][2] == at and runs[-1][1] + runs[-1][2] == to:
+            runs[-1] = (*runs[-1][:2], runs[-1][2] + 1)
+        else:
+            runs.append((at, to, 1))
+    return runs
 
 
 def _matches(old: list[str], new: tuple[str, ...]) -> tuple[list[int], list[int]]:

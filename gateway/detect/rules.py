@@ -231,7 +231,11 @@ class Rules:
 
     name: Final = "rules"
     axes: Final[Mapping[str, Axis | None]] = MappingProxyType(
-        {"first_ns": "scan", "before_ns": "scan", "busy": "scan", "group": None, "away_ns": None, "standing": None}
+        {
+            **dict.fromkeys(("first_ns", "before_ns", "busy"), "scan"),
+            **dict.fromkeys(("group", "away_ns", "standing")),
+            **dict.fromkeys(("quiet_low", "quiet_high")),  # they follow from the limits, which may be others by then
+        }
     )
 
     def __init__(self, tags: Tags) -> None:

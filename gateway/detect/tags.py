@@ -56,8 +56,11 @@ def tags_of(table: TagTable) -> Tags:
     names: dict[tuple[str, str], int] = {}
     asset = np.zeros(table.n, np.int32)
     for row in range(table.n):
-        device = table.spec.devices[table.device_of[row]]
+        number = int(table.device_of[row])
+        device = table.devices[number]
         key = ("asset", device.asset) if device.asset else ("device", device.name)
+        if number in table.gone:
+            key = ("gone", str(number))  # who is not there any more is compared with nobody
         asset[row] = names.setdefault(key, len(names))
     return Tags(
         scan_start=table.scan_start,

@@ -86,6 +86,15 @@ def _right(found: tuple[Spec, list[str]]) -> Spec:
     return spec
 
 
+def gateway_id(path: Path) -> str:
+    """Return the id of the gateway that a file is about, whatever else is wrong in it; raises ConfigError."""
+    table = read_toml(path).get("gateway")
+    found = table.get("id") if isinstance(table, dict) else None
+    if not isinstance(found, str) or not found:
+        raise ConfigError([f"{path}: gateway: id: is not there, wanted the name of a gateway"])
+    return found
+
+
 def state_dir(given: Path | None, gateway_id: str) -> Path:
     """Return the folder of everything that outlives the process."""
     if given:

@@ -68,6 +68,10 @@ class Read:
 class TagTable:
     """Constant columns of the whole gateway, sorted so that every scan is one contiguous slice; n rows.
 
+    A row, scan, device or byte of the image has its number for the life of the process. A reload only appends: of what
+    is configured no longer the numbers stay, unused.
+
+    devices    by number;  gone  numbers of those that are configured no longer
     limit      float64[n, 4], low_low, low, high, high_high, NaN where there is none
     deadband   float64[n], tag unit
     on_delay_ns, off_delay_ns  int64[n]
@@ -79,6 +83,7 @@ class TagTable:
     """
 
     spec: GatewaySpec
+    devices: tuple[Device, ...]
     tags: tuple[Tag, ...]
     scans: tuple[Scan, ...]
     decode: DecodeTable
@@ -95,15 +100,21 @@ class TagTable:
     scan_of: NDArray[np.int32]
     device_of: NDArray[np.int32]
     image_bytes: int
+    gone: frozenset[int] = frozenset()
 
     @property
     def n(self) -> int:
-        """How many tags there are."""
+        """How many rows there are, those of gone devices too."""
         return len(self.tags)
+
+    @property
+    def live(self) -> list[Scan]:
+        """The scans that are polled."""
+        return [scan for scan in self.scans if scan.device not in self.gone]
 
     def device(self, scan: Scan) -> Device:
         """Return the device that a scan reads."""
-        return self.spec.devices[scan.device]
+        return self.devices[scan.device]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.model.durable import sync_folder
 from gateway.model.frame import Frame
@@ -53,7 +54,18 @@ from gateway.spool.record import (
 )
 from gateway.spool.seal import fresh_of, seal
 from gateway.spool.segment import SUFFIX, UNREADABLE, Segment, name_of, scan, segments_in, settle
-from gateway.spool.spool import START, Absent, Drop, Position, SpoolState, SpoolStatistics, Unsent, Why, improvised_boot
+from gateway.spool.spool import (
+    START,
+    Absent,
+    Drop,
+    Edition,
+    Position,
+    SpoolState,
+    SpoolStatistics,
+    Unsent,
+    Why,
+    improvised_boot,
+)
 from gateway.wire.frame_lines import ScanText
 
 log = logging.getLogger(__name__)
@@ -118,12 +130,10 @@ class DiskSpool:
     def __init__(self, folder: Path, max_bytes: int, catalog: str, texts: Sequence[ScanText]) -> None:
         """Open or make the spool; a disk that will not have us is a state, and tried again with every commit."""
         self._folder = folder
-        self._catalog = catalog
-        self._texts = tuple(texts)
-        self._schema = encode_schema(catalog, texts)
-        self._decimals = [np.array(text.decimals, np.int8) for text in texts]
+        self._editions = [Edition(1, catalog, tuple(texts))]
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
+        self._is_resized = False
         self._state: SpoolState = "ok"
         self._errors: list[str] = []
         self._pending: deque[SpooledFrame] = deque()
@@ -163,6 +173,23 @@ class DiskSpool:
             self._begin()
         else:
             self._try(lambda: self._make_room(0))
+
+    def turn_to(self, catalog: str, texts: Sequence[ScanText], max_bytes: int) -> None:
+        """Take frames of another configuration from next_seq on; the folder shrinks with the next commit."""
+        self._editions.append(Edition(self.next_seq, catalog, tuple(texts)))
+        self._is_resized = self._is_resized or max_bytes != self._max_bytes
+        self._max_bytes = max_bytes
+        self._segment_bytes = min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
+
+    def _edition(self, seq: int) -> Edition:
+        """Return how a frame of this boot that is not on the disk yet is written."""
+        return next(each for each in reversed(list(self._editions)) if each.first_seq <= seq)
+
+    def _resize(self) -> None:
+        """Keep to another max_bytes; files that wait for a number have the old size. Raises OSError."""
+        while self._spares:
+            self._spares.pop().unlink(missing_ok=True)
+        self._make_room(0)
 
     def _open(self) -> None:
         """Read what the folder holds and take the next boot number; raises OSError."""
@@ -399,7 +426,7 @@ class DiskSpool:
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
         async with self._lock:
             frames = list(self._pending)
-            idle = not (self._is_cursor_dirty or self._is_meta_dirty or self._unsaved_offsets)
+            idle = not (self._is_cursor_dirty or self._is_meta_dirty or self._unsaved_offsets or self._is_resized)
             if not frames and idle and self._is_open:
                 return
             self._in_commit = frames[-1].seq if frames else 0
@@ -407,6 +434,9 @@ class DiskSpool:
             self._in_commit = 0
             while self._pending and self._pending[0].seq <= self._written_through:
                 self._pending_values -= self._pending.popleft().value.size
+            first = self._pending[0].seq if self._pending else self.next_seq
+            while len(self._editions) > 1 and self._editions[1].first_seq <= first:
+                del self._editions[0]
 
     async def tidy(self) -> None:
         """Make the next segment ahead, or seal one that is full, if there is one; commits go on meanwhile."""
@@ -515,8 +545,12 @@ class DiskSpool:
                 return None
             busy = but(self.boot)
             waiting = (f for f in self._pending if not self.is_acked(self.boot, f.seq) and f.seq not in busy)
-            taken = tuple(frame for frame, _ in zip(waiting, range(PENDING_FRAMES), strict=False))
-            return Unsent(after, self.boot, self._catalog, self._texts, taken) if taken else None
+            some = [frame for frame, _ in zip(waiting, range(PENDING_FRAMES), strict=False)]
+            if not some:
+                return None
+            edition = self._edition(some[0].seq)
+            taken = tuple(frame for frame in some if self._edition(frame.seq) is edition)
+            return Unsent(after, self.boot, edition.catalog, edition.texts, taken)
 
     async def close(self) -> None:
         """Commit what is pending."""
@@ -545,6 +579,8 @@ class DiskSpool:
             self._is_open = self._try(self._open)
             if not self._is_open:
                 return
+        if self._is_resized:
+            self._is_resized = not self._try(self._resize)
         before = self._written_through
         is_done = self._try(lambda: self._write(frames))
         if self._written_through > before and self._print_commits:
@@ -571,22 +607,24 @@ class DiskSpool:
         return True
 
     def _write(self, frames: Sequence[SpooledFrame]) -> None:
-        """Write frames with successive numbers, in batches that fit a segment, and sync."""
+        """Write frames with successive numbers and one edition, in batches that fit a segment, and sync."""
+        begins = {edition.first_seq for edition in list(self._editions)}
         runs: list[list[SpooledFrame]] = []
         for frame in frames:
             last = runs[-1][-1].seq if runs else 0
-            if not runs or last + 1 != frame.seq or last == self._held_through:
+            if not runs or last + 1 != frame.seq or last == self._held_through or frame.seq in begins:
                 runs.append([])
             runs[-1].append(frame)
         if self._unsaved_offsets:
             self._write_offsets()
         for run in runs:
-            self._write_run(run)
+            edition = self._edition(run[0].seq)
+            self._write_run(run, edition, encode_schema(edition.catalog, edition.texts), edition.decimals)
             self._written_through = run[-1].seq
 
     def _write_offsets(self) -> None:
         """Write what fixes the stamps of held frames, behind them."""
-        segment = self._segment_for(OFFSET_ROOM * len(self._unsaved_offsets), 0)
+        segment = self._segment_for(OFFSET_ROOM * len(self._unsaved_offsets), self._editions[-1].catalog, 0)
         batches = b""
         for boot in self._unsaved_offsets:
             body = encode_offset(boot, *self._offsets[boot])
@@ -595,27 +633,29 @@ class DiskSpool:
         segment.offsets.update((boot, self._offsets[boot]) for boot in self._unsaved_offsets)
         self._unsaved_offsets.clear()
 
-    def _write_run(self, run: list[SpooledFrame]) -> None:
-        body = encode_block(self._catalog, Block.of(run), self._decimals)
-        schema_bytes = 2 * (len(self._schema) + BATCH_ROOM)
+    def _write_run(
+        self, run: list[SpooledFrame], edition: Edition, schema: bytes, decimals: Sequence[NDArray[np.int8]]
+    ) -> None:
+        body = encode_block(edition.catalog, Block.of(run), decimals)
+        schema_bytes = 2 * (len(schema) + BATCH_ROOM)
         room = self._segment_bytes - HEADER_BYTES - schema_bytes - PAGE_BYTES
         if len(body) > room:
             if len(run) == 1:
                 raise OSError(errno.EFBIG, f"one frame needs {len(body)} bytes, a segment has room for {room}")
-            self._write_run(run[: len(run) // 2])
-            self._write_run(run[len(run) // 2 :])
+            self._write_run(run[: len(run) // 2], edition, schema, decimals)
+            self._write_run(run[len(run) // 2 :], edition, schema, decimals)
             return
-        segment = self._segment_for(len(body) + BATCH_ROOM + PAGE_BYTES, schema_bytes)
+        segment = self._segment_for(len(body) + BATCH_ROOM + PAGE_BYTES, edition.catalog, schema_bytes)
         data = b""
-        if self._catalog not in segment.schemas:
-            data = pack_schema(segment.number, self.boot, self._schema)
+        if edition.catalog not in segment.schemas:
+            data = pack_schema(segment.number, self.boot, schema)
         n_values = sum(frame.n_good for frame in run)
         kind = HELD if run[0].seq <= self._held_through else FRAMES
         gap = 0 if data else gap_before(segment.end, len(body) + BATCH_ROOM)
         batch = pack_batch(segment.number, self.boot, kind, run[0].seq, len(run), n_values, body, gap)
         at = segment.end + len(data) + gap
         self._put(segment, data + batch, gap)
-        segment.schemas[self._catalog] = self._texts
+        segment.schemas[edition.catalog] = edition.texts
         head = head_at(batch, 0, segment.number)
         assert head is not None
         segment.add(at, head)
@@ -623,7 +663,7 @@ class DiskSpool:
             self._committed[self.boot].add(run[0].seq, run[-1].seq)
             if n_values < sum(frame.value.size for frame in run):
                 for frame in run:
-                    self.absent.add(self._texts[frame.scan], frame)
+                    self.absent.add(edition.texts[frame.scan], frame)
 
     def _put(self, segment: Segment, data: bytes, gap: int = 0) -> None:
         """Write at the end of a segment and sync; a place where the disk fails is left once. Raises OSError."""
@@ -643,11 +683,11 @@ class DiskSpool:
         self.written += (-(-(at + len(data)) // PAGE_BYTES) - at // PAGE_BYTES) * PAGE_BYTES
         segment.end = at + len(data)
 
-    def _segment_for(self, n_bytes: int, schema_bytes: int) -> Segment:
+    def _segment_for(self, n_bytes: int, catalog: str, schema_bytes: int) -> Segment:
         """Return the segment that has room for a batch, a new one if the last has not."""
         if self._segments and not (self._segments[-1].is_sealed or self._segments[-1].is_left):
             last = self._segments[-1]
-            need = n_bytes + (0 if self._catalog in last.schemas else schema_bytes)
+            need = n_bytes + (0 if catalog in last.schemas else schema_bytes)
             if last.end + need <= last.size:
                 return last
         number = 1 + max(self._meta.dropped_through, self._segments[-1].number if self._segments else 0)

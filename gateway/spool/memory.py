@@ -9,7 +9,7 @@ from typing import Final
 from gateway.model.frame import Frame
 from gateway.model.ranges import RangeSet
 from gateway.spool.record import SpooledFrame
-from gateway.spool.spool import Absent, Drop, Position, SpoolStatistics, Unsent, Why
+from gateway.spool.spool import Absent, Drop, Edition, Position, SpoolStatistics, Unsent, Why
 from gateway.wire.frame_lines import ScanText
 
 VALUE_BYTES: Final = 12  # float64 and quality
@@ -23,8 +23,7 @@ class MemorySpool:
         self.next_seq = 1
         self.absent = Absent()
         self._max_bytes = max_bytes
-        self._catalog = catalog
-        self._texts = tuple(texts)
+        self._editions = [Edition(1, catalog, tuple(texts))]
         self._frames: OrderedDict[int, SpooledFrame] = OrderedDict()
         self._bytes = 0
         self._acked = RangeSet()
@@ -37,7 +36,7 @@ class MemorySpool:
             raise ValueError(f"frame {frame.seq} out of order, wanted {self.next_seq}")
         self.next_seq += 1
         held = SpooledFrame.of(frame)
-        self.absent.add(self._texts[held.scan], held)
+        self.absent.add(self._editions[-1].texts[held.scan], held)
         self._frames[frame.seq] = held
         self._bytes += VALUE_BYTES * held.value.size
         while self._bytes > self._max_bytes:
@@ -46,6 +45,16 @@ class MemorySpool:
             if lost.seq not in self._acked:
                 self._dropped += 1
                 self._dropped_values += lost.n_good
+
+    def turn_to(self, catalog: str, texts: Sequence[ScanText], max_bytes: int) -> None:
+        """Take frames of another configuration from next_seq on; what memory may hold is no matter of `max_bytes`."""
+        first = next(iter(self._frames), self.next_seq)
+        while len(self._editions) > 1 and self._editions[1].first_seq <= first:
+            del self._editions[0]
+        self._editions.append(Edition(self.next_seq, catalog, tuple(texts)))
+
+    def _edition(self, seq: int) -> Edition:
+        return next(each for each in reversed(self._editions) if each.first_seq <= seq)
 
     async def commit(self) -> None:
         """Do nothing: memory is as durable as it will ever be."""
@@ -77,7 +86,8 @@ class MemorySpool:
             first = max(after[1] + 1, next(iter(self._frames)))
             for seq in range(first, self.next_seq):
                 if seq not in self._acked and seq not in but(self.boot):
-                    return Unsent((0, seq), self.boot, self._catalog, self._texts, (self._frames[seq],))
+                    edition = self._edition(seq)
+                    return Unsent((0, seq), self.boot, edition.catalog, edition.texts, (self._frames[seq],))
         return None
 
     def end(self) -> Position:

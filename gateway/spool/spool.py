@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drivers.quality import BAD, name_of
 from gateway.model.frame import Frame
@@ -48,6 +49,20 @@ class SpoolStatistics:
     written: int = 0
     prepared: int = 0
     errors: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """How the frames from `first_seq` on are written; it changes with the configuration."""
+
+    first_seq: int
+    catalog: str
+    texts: tuple[ScanText, ...]
+
+    @property
+    def decimals(self) -> list[NDArray[np.int8]]:
+        """int8[rows] of each scan: how its values are scaled."""
+        return [np.array(text.decimals, np.int8) for text in self.texts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,10 @@ class Spool(Protocol):
 
     def append(self, frame: Frame) -> None:
         """Take a frame whose seq is next_seq; it is safe after the next commit."""
+        ...
+
+    def turn_to(self, catalog: str, texts: Sequence[ScanText], max_bytes: int) -> None:
+        """Take frames of another configuration from next_seq on, and keep no more than max_bytes from now on."""
         ...
 
     async def commit(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -60,10 +61,14 @@ class Catalog:
         return dumps({"catalog": self.catalog, "devices": [device.plain() for device in self.devices]})
 
 
-def identify(devices: list[CatalogDevice]) -> str:
-    """Return the hash of what the configuration fixes; strings read from devices do not count."""
+def identify(devices: list[CatalogDevice], scans: Sequence[object] = ()) -> str:
+    """Return the hash of what the configuration fixes; strings read from devices do not count.
+
+    scans  how the line of each looks, by number: the spool finds the names of a frame's values by this hash, so it
+           must differ where their order does
+    """
     fixed = [{**device.plain(), "strings": None} for device in devices]
-    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([fixed, scans], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def decode(payload: bytes) -> Catalog:

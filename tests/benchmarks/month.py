@@ -111,7 +111,7 @@ class _Watch:
         before[rows] = flags[-1]
 
     def _add(self, table: Any, time_s: float, row: int, reason: str) -> None:
-        device = table.spec.devices[table.device_of[row]]
+        device = table.devices[table.device_of[row]]
         self.cries.append(Cry(time_s, device.name, table.tags[row].name, device.asset or device.name, reason))
 
 

@@ -83,6 +83,21 @@ async def test_boots_name_what_is_held(make):
     assert spool.boots() == {spool.boot: (1, 7)}
 
 
+async def test_a_reload_changes_the_texts_from_the_next_frame_on(make):
+    spool = make()
+    await fill(spool, 3)
+    spool.turn_to("cat2", frames.texts(rows=2), 10_000_000)
+    spool.append(frames.frame(4, rows=2))
+    await spool.commit()
+    position, found = (0, 0), []
+    while batch := await spool.unsent(position, everything):
+        position = batch.position
+        found += [
+            (frame.seq, batch.catalog, batch.texts == frames.texts(rows=frame.value.size)) for frame in batch.frames
+        ]
+    assert found == [(seq, "cat2" if seq == 4 else "cat1", True) for seq in (1, 2, 3, 4)]
+
+
 async def test_a_number_out_of_order_is_a_bug(make):
     spool = make()
     with pytest.raises(ValueError, match="out of order"):

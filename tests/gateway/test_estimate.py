@@ -349,3 +349,19 @@ def test_without_a_rate_that_is_read_nothing_is_done():
         time_ns, ready = np.zeros(len(table.scans), np.int64), np.arange(len(table.scans), dtype=np.int32)
         assert Estimates(table).update(ready, time_ns, value, quality) == []
         assert not quality.any()
+
+
+def test_an_estimate_goes_on_over_a_reload_that_adds_others():
+    times, true, power = load(1, 20_000_000, 800)
+    meter, twin = Meter(), Meter()
+    other = build.device("e", [build.tag(p) for p in (POWER, ENERGY)], unit=2)
+    for k, sample in enumerate(zip(times, map(nearest, true), power, strict=True)):
+        if k == 1500:  # its two rows stay the first ones
+            table = plan(build.gateway([*meter.table.spec.devices, other])).table
+            grown = Estimates(table)
+            grown.take_over(meter.estimates)
+            meter.table, meter.estimates = table, grown
+            meter.value, meter.quality = np.append(meter.value, [0.0] * 2), np.append(meter.quality, [BAD_TIMEOUT] * 2)
+            meter.quality = meter.quality.astype(np.uint32)
+            meter.time_ns = np.zeros(len(table.scans), np.int64)
+        assert meter.poll(*sample) == twin.poll(*sample), k

@@ -2,17 +2,20 @@
 
 import asyncio
 import math
+import struct
+from dataclasses import replace
 
 import pytest
 
 from drivers import quality
 from drivers.points import Point
 from gateway.acquire.plan import plan
+from gateway.acquire.replan import replan
 from gateway.alarm.engine import AlarmEngine
 from gateway.alarm.journal import Journal
 from gateway.detect.bank import Bank
 from gateway.detect.tags import tags_of
-from gateway.pipeline import Pipeline
+from gateway.pipeline import Parts, Pipeline
 from gateway.spool.memory import MemorySpool
 from gateway.wire.frame_lines import scan_texts
 from gateway.wire.lines import parse_lines
@@ -55,7 +58,8 @@ class Rig:
         tags = [flow, build.tag(POINTS[1]), build.tag(POINTS[2])]
         devices = [build.device("a", tags, unit=1), build.device("b", tags, unit=2)]
         made = plan(build.gateway(devices))
-        self.table, self.reads = made.table, [one.due(one.all_scans).reads for one in made.devices]
+        self.made, self.table = made, made.table
+        self.reads = {one.number: one.due(one.all_scans).reads for one in made.devices}
         self.clock = FakeClock()
         self.spool = MemorySpool(1_000_000, "c", scan_texts(self.table))
         self.engine, self.journal, self.lane = AlarmEngine(self.table), Journal(folder), Lane()
@@ -65,8 +69,6 @@ class Rig:
 
     def put(self, number=0, flow=50.0, level=100, state=1, fail=None):
         """One poll of a device; fail: {number of the read: quality}."""
-        import struct
-
         scan = self.table.scans[number]
         payloads = [struct.pack(">fh", flow, level), struct.pack(">H", state)]
         for k, (read, payload) in enumerate(zip(self.reads[number], payloads, strict=True)):
@@ -358,3 +360,112 @@ async def test_frames_beyond_what_can_wait_go_unjudged_and_are_counted(tmp_path,
     assert len(rig.frames()) == 25
     rig.pipeline.judge_from_now(Bank(tags_of(rig.table)))
     assert rig.engine.standing() == []
+
+
+class Changing(Rig):
+    """A rig whose configuration changes under its pipeline, as app.py does it."""
+
+    def turn_to(self, devices):
+        before = self.made
+        spec = build.gateway(devices, links=before.spec.links)
+        self.made = replan(before, spec, before.memory.preview(spec))
+        self.table = self.made.table
+        self.reads = {one.number: one.due(one.all_scans).reads for one in self.made.devices}
+        parts = Parts(self.table, self.pipeline.parts)
+        self.pipeline.settle()
+        standing = self.engine.standing()
+        self.spool.turn_to("c2", parts.texts, 1_000_000)
+        self.engine.turn_to(self.table)
+        self.pipeline.turn_to(parts, Bank(tags_of(self.table)))
+        self.pipeline.resume(standing)
+
+
+@pytest.fixture
+def changing(tmp_path):
+    return Changing(tmp_path)
+
+
+async def test_a_poll_that_a_reload_meets_half_way_is_one_frame(changing):
+    a, b = changing.table.devices
+    one, other = changing.reads[1]
+    changing.pipeline.put(one, struct.pack(">fh", 12.5, 100))
+    changing.put(0)
+    changing.turn_to([b])  # a goes, and b has answered one of its two reads
+    scan = changing.table.scans[1]
+    changing.pipeline.put(other, struct.pack(">H", 7))
+    changing.pipeline.finish([scan], [0], 0, MS)
+    changing.pipeline.finish([changing.table.scans[0]], [0], 0, MS)  # of a, which was asked before it went
+    await changing.turn()
+    found = [(frame.scan, frame.seq, list(frame.value)) for frame in changing.frames()]
+    assert found == [(0, 1, [50.0, 10.0, 1.0]), (1, 2, [12.5, 10.0, 7.0])]
+    assert changing.spool.next_seq == 3
+    assert changing.table.gone == {0}
+    assert a.name not in {changing.table.devices[s.device].name for s in changing.table.live}
+
+
+async def test_what_a_gone_device_says_is_not_taken_for_the_new_one_of_its_name(changing):
+    a, b = changing.table.devices
+    changing.pipeline.identify(0, "serial", "OLD")
+    changing.turn_to([replace(a, max_registers=100), b])
+    assert changing.pipeline.strings == {}
+    changing.pipeline.identify(0, "serial", "OLD")
+    changing.pipeline.tell(0, "flow", quality.BAD_CONFIGURATION_ERROR, "another", 0)
+    changing.pipeline.identify(2, "serial", "NEW")
+    assert changing.pipeline.strings == {"a": {"serial": "NEW"}}
+    assert (changing.pipeline.unexpected, changing.events()) == ({}, [])
+
+
+async def test_time_of_a_tag_goes_on_although_its_device_is_polled_anew(changing):
+    a, b = changing.table.devices
+    changing.put(0)
+    await changing.turn()
+    changing.turn_to([b])
+    changing.turn_to([a, b])
+    changing.clock.offset_ns -= 3_600_000_000_000  # the wall clock was set back meanwhile
+    changing.put(2)
+    await changing.turn()
+    first, second = changing.frames()
+    assert (first.scan, second.scan) == (0, 2)
+    assert second.time_ns == first.time_ns + MS
+
+
+async def test_alarms_follow_their_tags_over_a_reload_and_close_with_their_limits(changing):
+    a, b = changing.table.devices
+    for number in (0, 1):
+        changing.put(number, flow=150.0)
+    await changing.turn()
+    assert [(r.device, r.state) for r in changing.engine.standing()] == [("a", "unacked"), ("b", "unacked")]
+    since = {r.device: r.since for r in changing.engine.standing()}
+    changing.events()
+    plain = replace(b, tags=tuple(replace(t, limits=(build.NAN,) * 4) for t in b.tags))
+    changing.turn_to([replace(a, max_registers=100), plain])
+    (standing,) = changing.engine.standing()
+    assert (standing.device, standing.since) == ("a", since["a"])
+    (event,) = changing.events()
+    assert (event.device, event.reason) == ("b", "high:removed")
+    changing.put(2, flow=150.0)
+    changing.put(1, flow=150.0)
+    await changing.turn()
+    assert [r.device for r in changing.engine.standing()] == ["a"]
+    assert changing.events() == []
+    changing.put(2, flow=50.0)
+    await changing.turn()
+    assert [(r.device, r.state) for r in changing.engine.standing()] == [("a", "rtn_unacked")]
+
+
+async def test_counters_go_on_over_a_reload(tmp_path):
+    """A zero right behind it is doubted, as it would have been without."""
+    total = Point("total", "holding", 0, "uint32", kind="counter")
+    rig = Changing(tmp_path)
+    spec = build.gateway([build.device("new", [build.tag(total)], unit=3)], links=rig.made.spec.links)
+    rig.turn_to([*rig.table.devices, *spec.devices])
+    (read,), scan = rig.reads[2], rig.table.scans[2]
+    for value in (1000, 1001):
+        rig.pipeline.put(read, struct.pack(">I", value))
+        assert not rig.pipeline.doubtful(scan, rig.clock.now_ns).size
+        rig.pipeline.finish([scan], [0], rig.clock.now_ns, rig.clock.now_ns)
+        rig.clock.now_ns += 1000 * MS
+    rig.turn_to([*rig.table.devices[:2], spec.devices[0], build.device("d", [build.tag(POINTS[1])], unit=4)])
+    assert (rig.table.scans[2], rig.table.n) == (scan, 8)
+    rig.pipeline.put(read, struct.pack(">I", 0))
+    assert list(rig.pipeline.doubtful(scan, rig.clock.now_ns)) == [6]

@@ -291,3 +291,26 @@ async def test_a_gateway_captures_what_it_published(tmp_path, name):
             compared += 1
     assert compared >= 6
     assert len({found.quality for reading in readings for found in reading.values}) == 2
+
+
+async def test_over_a_reload_a_link_that_stays_is_watched_on_and_one_that_goes_is_closed(rig):
+    rig.link.exchange(NoAnswer("silence"))
+    await rig.pass_s(0.1)
+    rig.recorder.turn_to(rig.spec, {"bus0": rig.link})  # nothing of this link changed
+    rig.link.exchange(b"\0\7")
+    await rig.pass_s(3.0)
+    (found,) = rig.kept()
+    assert [what for _, kind, what in found.traffic if kind == "end"][1:] == [b"\0\7"]
+    rig.link.exchange(LinkDown("gone"))
+    await rig.pass_s(0.1)
+    other = Link()
+    bus1 = replace(LINK, name="bus1", port=503)
+    spec = build.gateway([build.device("m2", [build.tag(p) for p in scenes.POINTS], link="bus1")], links=[bus1])
+    rig.recorder.turn_to(spec, {"bus1": other})
+    await rig.write()
+    lost = rig.kept()[-1]
+    assert (lost.why, [device.name for device in lost.devices]) == (("lost: gone",), ["m1"])
+    rig.recorder.notice(event())  # of a device that is gone: nobody to capture
+    other.exchange(NoAnswer("silence"))
+    await rig.pass_s(3.0)
+    assert rig.kept()[-1].link.name == "bus1"

@@ -106,6 +106,23 @@ async def test_a_live_frame_goes_at_once_and_moves_the_cursor_on_its_puback():
         assert rig.spool.is_acked(1, f.seq)
 
 
+async def test_after_a_reload_each_device_goes_out_with_the_catalog_that_knows_it():
+    rig = Rig()
+    async with rig.session() as broker:
+        for number in (0, 1):
+            rig.frame(number)
+        await settle()
+        rig.frame(0)
+        rig.frame(1)
+        rig.publisher.turn_to(["d0", "d1", "d2", "d3"], {1}, "cat2")
+        rig.publisher.offer(3, 5, b"meter v=1 1\n")
+        broker.answer()
+        await until(lambda: len(broker.sent) == 3)
+        found = {topic: parse_header(payload).catalog for topic, payload, _ in broker.sent}
+    names = {HERE.device(name, "data"): catalog for name, catalog in (("d0", "cat2"), ("d1", "cat1"), ("d3", "cat2"))}
+    assert found == names
+
+
 async def test_one_message_per_device_is_on_its_way_and_the_rest_travels_together():
     rig = Rig()
     async with rig.session() as broker:

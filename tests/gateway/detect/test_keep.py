@@ -5,8 +5,10 @@ import pytest
 
 from drivers.points import Point
 from gateway.acquire.plan import plan
+from gateway.acquire.replan import replan
 from gateway.detect.detector import Turn
-from gateway.detect.keep import Learnt
+from gateway.detect.flags import FROZEN, HIGH
+from gateway.detect.keep import SEPARATOR, Learnt, keys_of
 from tests.gateway import build
 
 SECOND = 1_000_000_000
@@ -44,6 +46,58 @@ def same_state(one, other):
         for name, column in a.state().items():
             if a.axes.get(name, "tag") is not None:
                 assert np.array_equal(column, b.state()[name], equal_nan=True), f"{a.name}.{name}"
+
+
+def test_a_reload_goes_on_with_what_is_known_of_the_tags_that_stay():
+    a, b, c = (build.device(d, [build.tag(p) for p in build.registers(2, kind="float32", step=2)], unit=i + 1)
+               for i, d in enumerate(("d1", "d2", "d3")))  # fmt: skip
+    old = plan(build.gateway([a, b]))
+    grown = build.gateway([c, b], links=old.spec.links)
+    new = replan(old, grown, old.memory.preview(grown))
+    values = wild(900, old.table.n)
+    values[650:, 2] = values[649, 2]  # stands still, which only who has seen it move can miss
+    first, twin = Learnt(old.table, None), Learnt(old.table, None)
+    for each in (first, twin):
+        feed(each.bank, values[:600])
+    second = Learnt.after(first, new.table)
+    feed(first.bank, values[600:610], start=600)  # while it is made
+    feed(twin.bank, values[600:610], start=600)
+    second.take_over(first)
+    assert new.table.gone == {0}
+    wide = np.hstack([values, wild(900, 2, seed=2)])
+    went_on, anew = feed(twin.bank, values[610:], start=610), feed(second.bank, wide[610:], start=610)
+    assert any(flags[2] & FROZEN for flags, _ in went_on)
+    for (flags, score), (flags_then, score_then) in zip(went_on, anew, strict=True):
+        assert np.array_equal(flags[2:4], flags_then[2:4])
+        assert np.array_equal(score[2:4], score_then[2:4])
+    again = Learnt(plan(grown).table, second.packed().encode())
+    assert (again.found, again.wrong) == (4, "")
+
+
+def test_who_is_gone_belongs_to_no_asset_and_is_not_taken_for_who_has_his_name():
+    devices = [build.device(d, [build.tag(p) for p in build.registers(2)], unit=i, asset="pump")
+               for i, d in enumerate(("d1", "d2", "d3"))]  # fmt: skip
+    made = plan(build.gateway(devices))
+    for present in (devices[1:], devices):
+        spec = build.gateway(present, links=made.spec.links)
+        made = replan(made, spec, made.memory.preview(spec))
+    assert made.table.gone == {0}
+    keys, fresh = (keys_of(each.table, Learnt(each.table, None).bank) for each in (made, plan(spec)))
+    for axis in ("tag", "scan", "asset"):
+        assert len(set(keys.of(axis))) == len(keys.of(axis))
+    assert set(fresh.tag) < set(keys.tag)
+    members = {tuple(sorted(zip(*[iter(key.split(SEPARATOR))] * 4, strict=True))) for key in fresh.asset}
+    assert members <= {tuple(sorted(zip(*[iter(key.split(SEPARATOR))] * 4, strict=False))) for key in keys.asset}
+
+
+def test_a_limit_that_is_tightened_over_a_restart_holds_from_the_first_frame():
+    made, tighter = (table("a", ("d1",), limits=(build.NAN, build.NAN, high, build.NAN)) for high in (100.0, 80.0))
+    first = Learnt(made, None)
+    feed(first.bank, np.full((5, 1), 90.0))
+    second = Learnt(tighter, first.packed().encode())
+    assert second.found == 1
+    ((flags, _),) = feed(second.bank, np.full((1, 1), 90.0), start=5)
+    assert flags[0] == HIGH
 
 
 def test_a_restart_goes_on_where_the_last_run_ended():

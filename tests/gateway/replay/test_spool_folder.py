@@ -88,7 +88,7 @@ def test_the_command_writes_the_same(live, tmp_path, capsys):
     assert told["rows"] == len(rows) == len(live.seen)
     for row, (scan, time_ns, score, flags) in zip(rows, live.seen, strict=True):
         assert row["time"] == str(time_ns)
-        device = live.table.spec.devices[scan.device].name
+        device = live.table.devices[scan.device].name
         here = {f"{device}.{live.table.tags[i].name}" for i in range(scan.start, scan.stop)}
         for i in range(scan.start, scan.stop):
             name = f"{device}.{live.table.tags[i].name}"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -66,6 +67,43 @@ async def test_frames_of_an_older_configuration_keep_their_own_texts(tmp_path):
     second = await again.unsent(first.position, everything)
     assert (first.catalog, second.catalog) == ("cat1", "cat2")
     assert first.texts == frames.texts()
+
+
+async def test_a_reload_between_two_commits_leaves_every_frame_with_the_texts_that_it_was_read_by(tmp_path):
+    spool = opened(tmp_path)
+    wider = frames.texts(scans=4, rows=7)
+    for seq in (1, 2):
+        spool.append(frames.frame(seq, seq))
+    spool.turn_to("cat2", wider, 10_000_000)
+    spool.append(frames.frame(3, 0, rows=7))
+    spool.turn_to("cat3", frames.texts(), 10_000_000)
+    spool.turn_to("cat4", frames.texts(rows=2), 10_000_000)
+    spool.append(frames.frame(4, 1, rows=2))
+    await spool.commit()
+    for each in (spool, opened(tmp_path)):
+        position, found = (0, 0), []
+        while batch := await each.unsent(position, everything):
+            position = batch.position
+            found += [(batch.catalog, frame.seq, batch.texts, frame) for frame in batch.frames]
+        assert [(catalog, seq) for catalog, seq, _, _ in found] == [("cat1", 1), ("cat1", 2), ("cat2", 3), ("cat4", 4)]
+        for _, seq, texts, frame in found:
+            rows, number = {1: (5, 1), 2: (5, 2), 3: (7, 0), 4: (2, 1)}[seq]
+            assert texts == {5: frames.texts(), 7: wider, 2: frames.texts(rows=2)}[rows]
+            assert np.array_equal(frame.value, frames.frame(seq, number, rows).value, equal_nan=True)
+    assert verify(tmp_path)["ok"]
+
+
+async def test_a_cap_that_is_lowered_while_it_runs_holds_after_the_next_commit(tmp_path):
+    spool = opened(tmp_path, 8_000_000)
+    for _ in range(3):
+        await fill(spool, 2000)
+    before = sum(path.stat().st_size for path in tmp_path.iterdir())
+    spool.turn_to("cat1", frames.texts(), 1_000_000)
+    await spool.commit()
+    assert before > 1_000_000 > sum(path.stat().st_size for path in tmp_path.iterdir())
+    await fill(spool, 10)
+    assert spool.boots()[1][1] == 6010
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
