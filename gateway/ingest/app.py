@@ -1,13 +1,14 @@
 """The ingest process: broker -> inbox -> check -> store -> dead letters -> ledger -> acknowledgement.
 
     receive()     one session: subscribe, fill the inbox; acknowledges nothing
-    write()       the only writer: takes a batch, keeps it, parks poison, records the frames, then acknowledges
+    write()       takes a batch, keeps it, parks poison, records the frames, then acknowledges; two of them take turns
     save()        brings to disk what the gateways and the other workers say
     announce()    publishes the ledger
     mend()        asks the gateways for what was lost on the way
 
-The next batch collects while one is being written. What is not acknowledged stays in the broker's queue for our stable
-client id; while the store is away the broker's window fills and it stops sending. A repeat is harmless at every step.
+The next batches collect and are checked while one is being written. What is not acknowledged stays in the broker's
+queue for our stable client id; while the store is away the broker's window fills and it stops sending. A repeat is
+harmless at every step.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ SESSION_EXPIRY_S: Final = 86_400  # so long a removed worker is still handed its
 RECEIVE_MAXIMUM: Final = 256  # unacknowledged messages: two batches of the smallest, some 64 MB of the largest
 ANNOUNCE_S: Final = 5.0  # at most so often the ledger is published
 MEND_S: Final = 0.5  # how often it is looked whether nothing waits
+WRITERS: Final = 2  # one checks its batch while the store is at work on that of the other
 SAVE_S: Final = 0.5  # what gateways say of their spools changes every second; an older word on disk does little harm
 REFUSED: Final = 0x80  # SUBACK codes from here on are failures
 
@@ -52,7 +54,7 @@ async def run(spec: IngestSpec, state: Path, *, stop: asyncio.Event, ready: Call
     ingest = Ingest(spec, open_store(spec.store), file, DeadLetters(state), ready)
     jobs = {
         "receive": ingest.connect(),
-        "write": ingest.write(),
+        **{f"write-{k}": ingest.write() for k in range(WRITERS)},
         "save": ingest.save(),
         "announce": ingest.announce(),
         "repair": ingest.mend(),
@@ -91,9 +93,10 @@ class Ingest:
         self.client: Client | None = None
         self.messages_total = 0
         self.lines_total = 0
+        self.patience = Patience("store")
         self.disk = Patience("state folder")
         self.repair = Repair(spec.id)
-        self.is_writing = False
+        self.writing = 0
         self.kept_s = time.monotonic()  # when a batch was last stored
 
     async def connect(self) -> None:
@@ -152,19 +155,19 @@ class Ingest:
 
     async def write(self) -> None:
         """Keep one batch after the other, for ever."""
-        store = Patience("store")
         while True:
             deliveries = await self.inbox.take()
             if not deliveries:
                 continue
-            self.is_writing = True
+            self.writing += 1
             batch = collect(deliveries, time.time_ns())
-            batch.refuse(await keep(self.store, batch.lines, store), time.time_ns())
+            batch.refuse(await keep(self.store, batch.lines, self.patience), time.time_ns())
             await self.park(batch)
             self.ledger.add(batch.entries())
             await self.disk.until_done(lambda: self.file.save(self.ledger))
             self.acknowledge(deliveries)
-            self.is_writing, self.kept_s = False, time.monotonic()
+            self.writing -= 1
+            self.kept_s = time.monotonic()
             self.messages_total += len(deliveries)
             self.lines_total += len(batch.lines)
 
@@ -220,7 +223,7 @@ class Ingest:
         while True:
             await asyncio.sleep(MEND_S)
             client, now_s = self.client, time.monotonic()
-            is_busy = self.is_writing or self.inbox.statistics()["messages"] > 0
+            is_busy = self.writing > 0 or self.inbox.statistics()["messages"] > 0
             is_stuck = is_busy and now_s - self.kept_s > GRACE_S
             if is_stuck or not is_busy:
                 idle_s = now_s

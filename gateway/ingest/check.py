@@ -18,12 +18,14 @@ from typing import Final
 from gateway.wire import topics
 from gateway.wire.lines import Header, PayloadError, body, parse_header
 
-NUMBER: Final = rb"-?\d{1,40}(?:\.\d{1,40})?"
-NAME: Final = rb"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"  # as drivers.toml has it; nothing in it needs an escape
+NUMBER: Final = (
+    rb"-?\d{1,40}+(?:\.\d{1,40}+)?+"  # possessive, as all else: nothing is ever tried twice, 0.6 of the time
+)
+NAME: Final = rb"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}+"  # as drivers.toml has it; nothing in it needs an escape
 KEY: Final = rb"(?!time=)%b=" % NAME
 TIME: Final = rb"([1-9]\d{18})"  # 19 digits: nanoseconds since 2001, before the first gateway and after a clock's zero
 SERIES: Final = re.compile(rb"%b((?:,%b%b)+)" % (NAME, KEY, NAME))
-PLAIN: Final = re.compile(rb"([^ ]+) %b%b(?:,%b%b)* %b" % (KEY, NUMBER, KEY, NUMBER, TIME))
+PLAIN: Final = re.compile(rb"([^ ]++) %b%b(?:,%b%b)*+ %b" % (KEY, NUMBER, KEY, NUMBER, TIME))
 EXACT: Final = rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 WHOLE: Final = re.compile(rb"([^ ]+) (%b%b(?:,%b%b)*) %b" % (KEY, EXACT, KEY, EXACT, TIME))
 AHEAD_NS: Final = 86_400_000_000_000  # a day: no time zone error is larger, and VictoriaMetrics drops from two on

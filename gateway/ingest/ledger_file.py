@@ -41,6 +41,7 @@ class LedgerFile:
         self._path = folder / "ledger.sqlite"
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._connection: sqlite3.Connection | None = None
+        self._saving = asyncio.Lock()
 
     def load(self) -> Ledger:
         """Return the ledger as it was saved; a damaged file is put aside, since frames can be sent again."""
@@ -62,7 +63,14 @@ class LedgerFile:
             return self.load()
 
     async def save(self, ledger: Ledger) -> None:
-        """Bring everything unsaved to disk; raises sqlite3.OperationalError or OSError, then it stays unsaved."""
+        """Bring everything unsaved to disk; raises sqlite3.OperationalError or OSError, then it stays unsaved.
+
+        What somebody else is bringing there is waited for.
+        """
+        async with self._saving:
+            await self._save(ledger)
+
+    async def _save(self, ledger: Ledger) -> None:
         unsaved, ledger.unsaved = ledger.unsaved, set()
         if not unsaved:
             return

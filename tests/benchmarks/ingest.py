@@ -20,7 +20,7 @@ from tests import servers
 from tests.benchmarks import rig
 from tests.processes import corridor, until
 
-KINDS = {"one_frame_per_message": (1, 600), "ten_frames_per_message": (10, 150)}  # frames per message, messages
+KINDS = {"one_frame_per_message": (1, 6_000), "ten_frames_per_message": (10, 2_000)}  # frames per message, messages
 IN_FLIGHT = 32
 TIME_NS = 1_764_000_000_000_000_000
 

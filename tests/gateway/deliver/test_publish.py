@@ -281,6 +281,8 @@ async def test_messages_of_both_lanes_fit_a_broker_of_small_packets():
 async def test_what_is_refused_is_parked_and_tried_again_ever_more_rarely_until_it_is_taken(monkeypatch):
     monkeypatch.setattr(publish, "PAUSE_FIRST_S", 0.02)
     rig = Rig()
+    for lane in rig.publisher._lanes:
+        lane.pause_s = publish.PAUSE_FIRST_S
     loop = asyncio.get_running_loop()
     async with rig.session() as broker:
         tried = []

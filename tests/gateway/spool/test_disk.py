@@ -95,8 +95,9 @@ async def test_a_reload_between_two_commits_leaves_every_frame_with_the_texts_th
 
 async def test_a_cap_that_is_lowered_while_it_runs_holds_after_the_next_commit(tmp_path):
     spool = opened(tmp_path, 8_000_000)
-    for _ in range(3):
-        await fill(spool, 2000)
+    for _ in range(12):
+        await fill(spool, 500)
+        await spool.tidy()
     before = sum(path.stat().st_size for path in tmp_path.iterdir())
     spool.turn_to("cat1", frames.texts(), 1_000_000)
     await spool.commit()
