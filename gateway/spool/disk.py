@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from gateway.model.durable import sync_folder
 from gateway.model.frame import Frame
 from gateway.model.ranges import RangeSet
+from gateway.spool.accounts import Accounts, why_not
 from gateway.spool.notes import SLOT_BYTES, Cursor, Meta, read_meta
 from gateway.spool.record import (
     FRAMES,
@@ -139,15 +140,11 @@ class DiskSpool:
         self._pending: deque[SpooledFrame] = deque()
         self._pending_values = 0
         self._lock = asyncio.Lock()  # one disk action at a time
-        self._guard = threading.RLock()  # the ranges and counters, which the disk's thread and the loop both touch
+        self._accounts = Accounts()
+        self._guard = threading.RLock()  # meta and drops, which the disk's thread and the loop both touch
         self._in_commit = 0  # frames up to here are being written
         self._written_through = 0  # and are on the disk up to here
-        self._committed: dict[int, RangeSet] = {}
-        self._damaged: dict[int, RangeSet] = {}
-        self._acked: dict[int, RangeSet] = {}
-        self._again: dict[int, RangeSet] = {}  # acknowledged once, and wanted again
         self._cursor = Cursor(folder)
-        self._is_cursor_dirty = False
         self._meta = Meta()
         self._is_meta_dirty = False
         self._drops: list[Drop] = []
@@ -170,7 +167,6 @@ class DiskSpool:
         self._is_open = self._try(self._open)
         if not self.boot or not self._is_open:
             self.boot = improvised_boot(max(self.boot, self._meta.boot))  # the disk may forget that this one was given
-            self._begin()
         else:
             self._try(lambda: self._make_room(0))
 
@@ -195,23 +191,13 @@ class DiskSpool:
         """Read what the folder holds and take the next boot number; raises OSError."""
         _make_folder(self._folder)
         self._meta = read_meta(self._folder).plus(self._meta)
-        self._segments, self._spares, self._committed, self._damaged = [], [], {}, {}
+        self._segments, self._spares = [], []
         self._recover()
-        acked, again = self._cursor.read()
-        with self._guard:
-            for mine, found in ((self._acked, acked), (self._again, again)):
-                for boot, ranges in found.items():
-                    for span in ranges:
-                        mine.setdefault(boot, RangeSet()).add(*span)
+        self._accounts.take_cursor(*self._cursor.read())
         if not self.boot:
-            self.boot = 1 + max([self._meta.boot, *self._committed, *self._acked])
-        self._begin()
+            self.boot = 1 + max(self._meta.boot, self._accounts.newest_boot)
         self._meta.begin(self.boot)
         self._write_meta()
-
-    def _begin(self) -> None:
-        self._committed.setdefault(self.boot, RangeSet())
-        self._acked.setdefault(self.boot, RangeSet())
 
     def append(self, frame: Frame) -> None:
         """Take a frame whose seq is next_seq; it is safe after the next commit."""
@@ -233,7 +219,7 @@ class DiskSpool:
     def _lose(self, frames: Sequence[SpooledFrame]) -> None:
         """Count frames that the disk never had: those that nobody has are gone."""
         with self._guard:
-            gone = [frame for frame in frames if frame.seq not in self._acked[self.boot]]
+            gone = [frame for frame in frames if not self.is_acked(self.boot, frame.seq)]
             ranges = self._meta.lost.setdefault(self.boot, RangeSet())
             for frame in frames:
                 ranges.add(frame.seq)
@@ -250,52 +236,20 @@ class DiskSpool:
 
     def ack(self, boot: int, first: int, last: int) -> None:
         """Take note that the broker has these frames."""
-        with self._guard:
-            self._acked.setdefault(boot, RangeSet()).add(first, last)
-            if boot in self._again:
-                self._again[boot].discard(first, last)
-            self._is_cursor_dirty = True
+        self._accounts.ack(boot, first, last)
 
     def is_acked(self, boot: int, seq: int) -> bool:
         """Return whether the broker has this frame."""
-        with self._guard:
-            return boot in self._acked and seq in self._acked[boot]
+        return self._accounts.is_acked(boot, seq)
 
     def reopen(self, boot: int, wanted: RangeSet) -> tuple[RangeSet, dict[Why, RangeSet]]:
         """Put frames that the broker has had into the backlog again; returns them, and why not for the others."""
+        found = self._accounts.reopen(boot, wanted)
+        self._oldest = None
         with self._guard:
-            damaged = self._damaged.get(boot, RangeSet())
-            held = damaged.missing_from(self._committed.get(boot, RangeSet()))
-            found = held.common(wanted)
-            why = self._why_not(boot, found.missing_from(wanted), held)
-            for first, last in found:
-                for a, b in self._acked.get(boot, RangeSet()).common(RangeSet([(first, last)])):
-                    self._acked[boot].discard(a, b)
-                    self._again.setdefault(boot, RangeSet()).add(a, b)
-            self._is_cursor_dirty = True
-            self._oldest = None
-        return found, why
-
-    def _why_not(self, boot: int, wanted: RangeSet, held: RangeSet) -> dict[Why, RangeSet]:
-        """Return why frames cannot be sent: by where they stand beside those that are held."""
-        out: dict[Why, RangeSet] = {}
-        lost = self._meta.lost.get(boot, RangeSet())
-        spans = list(held)
-        has_dropped = self._meta.dropped_through > 0
-        for why, part in (("dropped", lost.common(wanted)), (None, lost.missing_from(wanted))):
-            for first, last in part:
-                low, high = (spans[0][0], spans[-1][1]) if spans else (first, first - 1)
-                if not spans and has_dropped and boot < self.boot:
-                    low = last + 1
-                parts: tuple[tuple[Why, int, int], ...] = (
-                    ("dropped" if has_dropped else "damaged", first, min(last, low - 1)),
-                    ("damaged", max(first, low), min(last, high)),
-                    ("uncommitted", max(first, high + 1, low), last),
-                )
-                for reason, a, b in parts if why is None else (("dropped", first, last),):
-                    if a <= b:
-                        out.setdefault(reason, RangeSet()).add(a, b)
-        return out
+            lost, has_dropped = self._meta.lost.get(boot, RangeSet()), self._meta.dropped_through > 0
+            rest, held = found.missing_from(wanted), self._accounts.readable(boot)
+            return found, why_not(rest, held, lost, has_dropped=has_dropped, is_over=boot < self.boot)
 
     def end(self) -> Position:
         """Return where the backlog ends now: what is committed later stands behind it."""
@@ -306,45 +260,23 @@ class DiskSpool:
 
     def _is_sent(self, segment: Segment) -> bool:
         """Return whether the broker has every frame of a segment: most of a long spool is skipped by this."""
-        return all(self._are_acked(boot, *span) for boot, spans in segment.held.items() for span in spans)
-
-    def _are_acked(self, boot: int, first: int, last: int) -> bool:
-        with self._guard:
-            return boot in self._acked and self._acked[boot].covers(first, last)
-
-    def _unacked(self, boot: int, first: int, last: int) -> RangeSet:
-        with self._guard:
-            return self._acked.get(boot, RangeSet()).missing_from(RangeSet([(first, last)]))
+        return all(self._accounts.are_acked(boot, *span) for boot, spans in segment.held.items() for span in spans)
 
     def boots(self) -> dict[int, tuple[int, int]]:
         """Return the committed range of every boot still held."""
-        out = {}
-        with self._guard:
-            for boot, ranges in sorted(self._committed.items()):
-                if spans := list(ranges):
-                    out[boot] = (spans[0][0], spans[-1][1])
-        return out
+        return self._accounts.spans()
 
     def delivered(self) -> dict[int, RangeSet]:
         """Return which frames of every boot still held the broker has."""
-        with self._guard:
-            return {
-                boot: RangeSet(self._acked[boot])
-                for boot in sorted(self._committed)
-                if self._committed[boot] and self._acked.get(boot)
-            }
+        return self._accounts.delivered()
 
     def statistics(self) -> SpoolStatistics:
         """Return what it holds and has lost."""
-        with self._guard:
-            unsent = sum(
-                self._acked.get(boot, RangeSet()).missing_from(ranges).total for boot, ranges in self._committed.items()
-            )
         return SpoolStatistics(
             state=self._state,
             bytes=self._used() + RESERVED_BYTES,
             oldest_ns=self._oldest_ns(),
-            unsent=unsent,
+            unsent=self._accounts.unsent,
             pending=len(self._pending),
             dropped=self._meta.dropped,
             dropped_values=self._meta.dropped_values,
@@ -409,7 +341,7 @@ class DiskSpool:
                 continue
             for i in range(len(segment)):
                 _, boot, seq, n, _ = segment.batch(i)
-                if self._are_acked(boot, seq, seq + n - 1):
+                if self._accounts.are_acked(boot, seq, seq + n - 1):
                     continue
                 at = (segment.number, segment.base + i)
                 if self._oldest is None or self._oldest[0] != at:
@@ -426,7 +358,7 @@ class DiskSpool:
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
         async with self._lock:
             frames = list(self._pending)
-            idle = not (self._is_cursor_dirty or self._is_meta_dirty or self._unsaved_offsets or self._is_resized)
+            idle = not (self._accounts.is_changed or self._is_meta_dirty or self._unsaved_offsets or self._is_resized)
             if not frames and idle and self._is_open:
                 return
             self._in_commit = frames[-1].seq if frames else 0
@@ -505,14 +437,10 @@ class DiskSpool:
         self.written += made.size
         fresh.rename(made.path)
         sync_folder(self._folder)
-        with self._guard:
-            self._segments[self._segments.index(segment)] = made
-            for boot, spans in made.held.items():
-                for first, last in spans:
-                    segment.held[boot].discard(first, last)
-            for boot, spans in segment.held.items():
-                for first, last in spans:
-                    self._damaged.setdefault(boot, RangeSet()).add(first, last)
+        self._segments[self._segments.index(segment)] = made
+        for boot, spans in segment.held.items():
+            for first, last in made.held.get(boot, RangeSet()).missing_from(spans):
+                self._accounts.damage(boot, first, last)
         if segment.size == self._segment_bytes:
             self._spares.append(segment.path)
         else:
@@ -532,9 +460,9 @@ class DiskSpool:
                 first = max(0, after[1] - segment.base) if segment.number == after[0] else 0
                 for i in range(first, len(segment)):
                     _, boot, seq, n, _ = segment.batch(i)
-                    if self._are_acked(boot, seq, seq + n - 1):
+                    if self._accounts.are_acked(boot, seq, seq + n - 1):
                         continue
-                    wanted = but(boot).missing_from(self._unacked(boot, seq, seq + n - 1))
+                    wanted = but(boot).missing_from(self._accounts.unacked(boot, seq, seq + n - 1))
                     if not wanted:
                         continue
                     position = (segment.number, segment.base + i + 1)
@@ -568,9 +496,7 @@ class DiskSpool:
         except UNREADABLE as error:
             log.error("spool: frames %d:%d-%d are damaged: %s", boot, first, first + n - 1, error)
             segment.damaged += 1
-            with self._guard:
-                self._damaged.setdefault(boot, RangeSet()).add(first, first + n - 1)
-            self.ack(boot, first, first + n - 1)  # nobody will ever send them
+            self._accounts.damage(boot, first, first + n - 1)
             return [], ""
 
     def _commit(self, frames: Sequence[SpooledFrame]) -> None:
@@ -587,7 +513,7 @@ class DiskSpool:
             print(f"COMMIT boot={self.boot} seq={self._written_through}", flush=True)  # noqa: T201 - DESIGN section 5
         if is_done and self._is_meta_dirty:
             is_done = self._try(self._write_meta)
-        if is_done and self._is_cursor_dirty:
+        if is_done and self._accounts.is_changed:
             self._try(self._write_cursor)
 
     def _try(self, action: Callable[[], object]) -> bool:
@@ -659,11 +585,10 @@ class DiskSpool:
         head = head_at(batch, 0, segment.number)
         assert head is not None
         segment.add(at, head)
-        with self._guard:
-            self._committed[self.boot].add(run[0].seq, run[-1].seq)
-            if n_values < sum(frame.value.size for frame in run):
-                for frame in run:
-                    self.absent.add(edition.texts[frame.scan], frame)
+        self._accounts.hold(self.boot, run[0].seq, run[-1].seq)
+        if n_values < sum(frame.value.size for frame in run):
+            for frame in run:
+                self.absent.add(edition.texts[frame.scan], frame)
 
     def _put(self, segment: Segment, data: bytes, gap: int = 0) -> None:
         """Write at the end of a segment and sync; a place where the disk fails is left once. Raises OSError."""
@@ -748,11 +673,7 @@ class DiskSpool:
         ranges: dict[int, RangeSet] = {}
         batches = []
         for i, (_, boot, first, n, n_values) in enumerate(segment.batches()):
-            with self._guard:
-                had = [self._acked.get(boot, RangeSet()), self._again.get(boot, RangeSet())]
-                unsent = RangeSet([(first, first + n - 1)])
-                for each in had:
-                    unsent = each.missing_from(unsent)
+            unsent = self._accounts.unheard(boot, first, first + n - 1)
             if not unsent:
                 continue
             batches.append(i)
@@ -791,15 +712,13 @@ class DiskSpool:
             return 0
 
     def _forget(self, segment: Segment) -> None:
+        self._segments.remove(segment)
+        for _, boot, first, n, _ in segment.batches():
+            self._accounts.forget(boot, first + n)
         with self._guard:
-            self._segments.remove(segment)
-            for _, boot, first, n, _ in segment.batches():
-                for ranges in (self._committed, self._acked, self._again, self._damaged):
-                    if boot in ranges:
-                        ranges[boot].discard_below(first + n)
-            for boot in [boot for boot, held in self._committed.items() if not held and boot != self.boot]:
-                for each in (self._committed, self._acked, self._again, self._damaged, self._meta.lost, self._offsets):
-                    each.pop(boot, None)
+            for boot in self._accounts.forget_boots(self.boot):
+                self._meta.lost.pop(boot, None)
+                self._offsets.pop(boot, None)
 
     def _recover(self) -> None:
         """Take in the segments that stand, whatever the files hold; what a drop had accounted already is removed."""
@@ -820,9 +739,8 @@ class DiskSpool:
             if segment.is_sealed and _size(other := path.with_suffix(SUFFIX)) == self._segment_bytes:
                 self._spares.append(other)
         self._offsets = settle(self._segments) | self._offsets
-        for segment in self._segments:
-            for _, boot, first, n, _ in segment.batches():
-                self._committed.setdefault(boot, RangeSet()).add(first, first + n - 1)
+        batches = (batch for segment in self._segments for batch in segment.batches())
+        self._accounts.open((boot, first, first + n - 1) for _, boot, first, n, _ in batches)
         sealed = {segment.number for segment in self._segments if segment.is_sealed}
         for path in self._folder.glob(f"*{SUFFIX}"):
             if path.stem.isdecimal() and int(path.stem) in sealed and path not in self._spares[:SPARES]:
@@ -846,14 +764,10 @@ class DiskSpool:
 
     def _write_cursor(self) -> None:
         """Write the acknowledged ranges; not synced."""
-        with self._guard:
-            acked = {boot: RangeSet(ranges) for boot, ranges in self._acked.items()}
-            again = {boot: RangeSet(ranges) for boot, ranges in self._again.items()}
-            self._is_cursor_dirty = False
         try:
-            self._cursor.write(acked, again)
+            self._cursor.write(*self._accounts.cursor())
         except OSError:
-            self._is_cursor_dirty = True
+            self._accounts.is_changed = True
             raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -88,18 +89,31 @@ class Unsent:
 
 
 class Absent:
-    """Samples of this boot that never existed, by device and the name of the quality that says why."""
+    """Samples of this boot that never existed, by device and the name of the quality that says why.
+
+    They are counted in the disk's thread.
+    """
 
     def __init__(self) -> None:
-        self.counts: dict[str, dict[str, int]] = {}
+        self._counts: dict[str, dict[str, int]] = {}
+        self._guard = threading.Lock()
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Device -> quality -> how many."""
+        with self._guard:
+            return {device: dict(counts) for device, counts in self._counts.items()}
 
     def add(self, text: ScanText, frame: SpooledFrame) -> None:
         """Count the bad values of a frame."""
         codes, counts = np.unique(frame.quality[frame.quality & BAD != 0], return_counts=True)
-        of_device = self.counts.setdefault(text.device, {}) if codes.size else {}
-        for code, n in zip(codes.tolist(), counts.tolist(), strict=True):
-            name = name_of(code)
-            of_device[name] = of_device.get(name, 0) + n
+        if not codes.size:
+            return
+        with self._guard:
+            of_device = self._counts.setdefault(text.device, {})
+            for code, n in zip(codes.tolist(), counts.tolist(), strict=True):
+                name = name_of(code)
+                of_device[name] = of_device.get(name, 0) + n
 
 
 class Spool(Protocol):
