@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.model.ranges import RangeSet
-from gateway.spool.record import SpooledFrame
 from gateway.spool.spool import START, Spool, Unsent, Why
 from gateway.wire.client import REFUSED, Client, MqttError
 from gateway.wire.frame_lines import LineWriter, ScanText
@@ -352,16 +351,15 @@ class Publisher:
         self, found: Unsent, client: Client, window: _Window
     ) -> AsyncIterator[tuple[str, list[tuple[int, bytes]]]]:
         """Yield (device, frames as lines) for each message that a batch of the backlog makes."""
-        by_device: dict[str, list[SpooledFrame]] = {}
-        for frame in found.frames:
-            by_device.setdefault(found.texts[frame.scan].device, []).append(frame)
-        for device, frames in by_device.items():
+        times = found.block.time.tolist()
+        for device, frames in found.by_device().items():
             lines: deque[tuple[int, bytes]] = deque()
             size = 0
             topic = self._address.device(device, "data")
-            for k, frame in enumerate(frames):
-                text = found.texts[frame.scan]
-                lines.append((frame.seq, self._writer(text).line(frame.value, frame.quality, frame.time_ns)))
+            for k, (seq, scan, row) in enumerate(frames):
+                value, quality = found.block.cells[scan]
+                writer = self._writer(found.texts[scan])
+                lines.append((seq, writer.line(value[row], quality[row], times[seq - found.block.first_seq])))
                 size += SEQ_BYTES + len(lines[-1][1])
                 if k % SLICE_FRAMES == SLICE_FRAMES - 1:
                     await asyncio.sleep(0)

@@ -466,9 +466,9 @@ class DiskSpool:
                     if not wanted:
                         continue
                     position = (segment.number, segment.base + i + 1)
-                    frames, catalog = await asyncio.to_thread(self._read, segment, i)
-                    taken = tuple(frame for frame in frames if frame.seq in wanted)
-                    return Unsent(position, boot, catalog, segment.texts(catalog) if catalog else (), taken)
+                    if found := await asyncio.to_thread(self._read, segment, i):
+                        block, catalog = found
+                        return Unsent(position, boot, catalog, segment.texts(catalog), block, wanted)
             if self._state == "ok" or self.is_holding:
                 return None
             busy = but(self.boot)
@@ -477,27 +477,28 @@ class DiskSpool:
             if not some:
                 return None
             edition = self._edition(some[0].seq)
-            taken = tuple(frame for frame in some if self._edition(frame.seq) is edition)
-            return Unsent(after, self.boot, edition.catalog, edition.texts, taken)
+            wanted = RangeSet((f.seq, f.seq) for f in some if self._edition(f.seq) is edition)
+            last = list(wanted)[-1][1]
+            block = Block.of([f for f in self._pending if some[0].seq <= f.seq <= last])  # what waits has no holes
+            return Unsent(after, self.boot, edition.catalog, edition.texts, block, wanted)
 
     async def close(self) -> None:
         """Commit what is pending."""
         await self.commit()
 
-    def _read(self, segment: Segment, i: int) -> tuple[list[SpooledFrame], str]:
-        """Return the frames of a batch; a damaged one has none, is counted, and no longer counts as held."""
+    def _read(self, segment: Segment, i: int) -> tuple[Block, str] | None:
+        """Return a batch and its catalog; None for a damaged one, which is counted and no longer counts as held."""
         _, boot, first, n, _ = segment.batch(i)
         try:
-            block, catalog = segment.block(i, self._offsets)
-            return block.frames(), catalog
+            return segment.block(i, self._offsets)
         except OSError as error:  # it may be read the next time
             log.error("spool: frames %d:%d-%d cannot be read now: %s", boot, first, first + n - 1, error)
-            return [], ""
+            return None
         except UNREADABLE as error:
             log.error("spool: frames %d:%d-%d are damaged: %s", boot, first, first + n - 1, error)
             segment.damaged += 1
             self._accounts.damage(boot, first, first + n - 1)
-            return [], ""
+            return None
 
     def _commit(self, frames: Sequence[SpooledFrame]) -> None:
         """Write and sync; what is safe now is told by _written_through."""
@@ -683,8 +684,8 @@ class DiskSpool:
             if unsent.total == n:
                 values += n_values
             else:
-                found = self._read(segment, i)[0]
-                values += sum(f.n_good for f in found if f.seq in unsent) if found else n_values
+                found = self._read(segment, i)
+                values += sum(f.n_good for f in found[0].frames() if f.seq in unsent) if found else n_values
         with self._guard:
             meta = self._meta
             before = (meta.dropped, meta.dropped_values, meta.dropped_through)

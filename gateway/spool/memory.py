@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.model.frame import Frame
 from gateway.model.ranges import RangeSet
-from gateway.spool.record import SpooledFrame
+from gateway.spool.record import Block, SpooledFrame
 from gateway.spool.spool import Absent, Drop, Edition, Position, SpoolStatistics, Unsent, Why
 from gateway.wire.frame_lines import ScanText
 
@@ -87,7 +87,14 @@ class MemorySpool:
             for seq in range(first, self.next_seq):
                 if seq not in self._acked and seq not in but(self.boot):
                     edition = self._edition(seq)
-                    return Unsent((0, seq), self.boot, edition.catalog, edition.texts, (self._frames[seq],))
+                    return Unsent(
+                        (0, seq),
+                        self.boot,
+                        edition.catalog,
+                        edition.texts,
+                        Block.of([self._frames[seq]]),
+                        RangeSet([(seq, seq)]),
+                    )
         return None
 
     def end(self) -> Position:

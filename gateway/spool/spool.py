@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from drivers.quality import BAD, name_of
 from gateway.model.frame import Frame
 from gateway.model.ranges import RangeSet
-from gateway.spool.record import SpooledFrame
+from gateway.spool.record import Block, SpooledFrame
 from gateway.wire.frame_lines import ScanText
 
 SpoolState = Literal["ok", "full", "read_only", "failing"]
@@ -79,13 +79,37 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """Committed frames of one batch that nobody has acknowledged, and how their lines look."""
+    """Frames of one batch, in columns, and how their lines look; `wanted` are those that nobody has acknowledged."""
 
     position: Position
     boot: int
     catalog: str
     texts: tuple[ScanText, ...]
-    frames: tuple[SpooledFrame, ...]
+    block: Block
+    wanted: RangeSet
+
+    @property
+    def frames(self) -> list[SpooledFrame]:
+        """The wanted ones, one by one."""
+        return [frame for frame in self.block.frames() if frame.seq in self.wanted]
+
+    def by_device(self) -> dict[str, list[tuple[int, int, int]]]:
+        """Return (seq, scan, row in that scan's cells) of the wanted ones of each device, in order."""
+        first, scans = self.block.first_seq, self.block.columns[0]
+        is_wanted = np.zeros(scans.size, bool)
+        for low, high in self.wanted:
+            is_wanted[max(0, low - first) : max(0, high - first + 1)] = True
+        out: dict[str, list[tuple[int, int, int]]] = {}
+        for scan in sorted(self.block.cells):
+            at = np.flatnonzero(scans == scan)
+            rows = np.flatnonzero(is_wanted[at])
+            seqs = (at[rows] + first).tolist()
+            found = out.setdefault(self.texts[scan].device, [])
+            is_second = bool(found)
+            found += [(seq, scan, row) for seq, row in zip(seqs, rows.tolist(), strict=True)]
+            if is_second:
+                found.sort()
+        return out
 
 
 class Absent:

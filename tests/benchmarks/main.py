@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.benchmarks import decode, detect, end_to_end, ingest, lines, memory, month, publish, read, spool
+from tests.benchmarks import decode, detect, drain, end_to_end, ingest, lines, memory, month, publish, read, spool
 from tests.benchmarks.rig import Unavailable
 
 Result = dict[str, Any]
@@ -24,7 +24,10 @@ STAGES: Final[dict[str, Callable[[], Result]]] = {
     "end_to_end": end_to_end.measure,
     "memory": memory.measure,
 }
-LONG: Final[dict[str, Callable[[], Result]]] = {"month": month.measure}  # minutes: only when they are asked for
+LONG: Final[dict[str, Callable[[], Result]]] = {  # a minute or more: only when they are asked for
+    "drain": drain.measure,
+    "month": month.measure,
+}
 
 
 def run(stage: str, *, as_json: bool) -> int:
