@@ -547,7 +547,6 @@ class DiskSpool:
         for run in runs:
             edition = self._edition(run[0].seq)
             self._write_run(run, edition, encode_schema(edition.catalog, edition.texts), edition.decimals)
-            self._written_through = run[-1].seq
 
     def _write_offsets(self) -> None:
         """Write what fixes the stamps of held frames, behind them."""
@@ -587,6 +586,7 @@ class DiskSpool:
         assert head is not None
         segment.add(at, head)
         self._accounts.hold(self.boot, run[0].seq, run[-1].seq)
+        self._written_through = run[-1].seq
         if n_values < sum(frame.value.size for frame in run):
             for frame in run:
                 self.absent.add(edition.texts[frame.scan], frame)
