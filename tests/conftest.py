@@ -11,6 +11,9 @@ import hypothesis
 import pytest
 
 from tests import servers
+from tests.faults.goals import pytest_addoption, pytest_runtest_logreport, pytest_terminal_summary, show
+
+__all__ = ["pytest_addoption", "pytest_runtest_logreport", "pytest_terminal_summary", "show"]
 
 # Every worker and every gateway that a test starts would compile all sources, as none in the field does.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
