@@ -185,6 +185,21 @@ class Gateway:
             tail = self.log.read_text(errors="replace")[-2000:]
             assert self._child.returncode == 0, f"after SIGTERM: exit code {self._child.returncode}\n{tail}"
 
+    @property
+    def is_running(self) -> bool:
+        """Return whether it was started and has not ended."""
+        return self._child is not None and self._child.poll() is None
+
+    def resources(self) -> dict[str, int]:
+        """Return how many descriptors and threads it has, and its resident memory in kB."""
+        process = Path(f"/proc/{self._child.pid}")
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        return {
+            "descriptors": len(list((process / "fd").iterdir())),
+            "threads": int(status["Threads"]),
+            "resident_kb": int(status["VmRSS"].split()[0]),
+        }
+
     def committed(self) -> dict[int, int]:
         """Return the last frame of each boot that it said was on the disk."""
         out: dict[int, int] = {}

@@ -18,6 +18,7 @@ from drivers.sim.bus import PtyEndpoint
 from drivers.sim.device import MeterSpec, Snapshot, Value, refusal
 from drivers.sim.faults import Fault, FaultScript, FaultsError, Running, distort
 from drivers.sim.hostile import HOWS
+from drivers.sim.physics import Quantity
 from drivers.sim.plants.place import World
 from drivers.sim.play import Misbehaviour
 from drivers.sim.server import Reply, ServerTls, SimError, SocketEndpoint
@@ -121,6 +122,13 @@ class Fleet:
     def clear_value(self, device: str, tag: str) -> None:
         """Let a pinned tag move again."""
         self._device(device).pins.pop(tag, None)
+
+    def count_reads(self, device: str, tag: str) -> None:
+        """Let a tag show the number of the read, as the truth has it: no two answers of the device are equal."""
+        found = self._device(device)
+        if tag not in found.quantities:
+            raise KeyError(f"device '{device}' has no tag '{tag}'")
+        found.quantities[tag] = Quantity(lambda _: found.seq + 1.0, 0.0, False)
 
     def set_scan_list(self, device: str, entries: Sequence[int]) -> None:
         """Write the scan list of a device as an installer does; what is not given is empty."""

@@ -8,7 +8,12 @@ name of those that are heard. A gateway is asked one thing at a time, and more r
 from __future__ import annotations
 
 import uuid
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import nlargest
+from itertools import islice, pairwise
+from operator import itemgetter
 from typing import Any, Final
 
 from gateway.ingest.ledger import Key, Ledger
@@ -136,10 +141,24 @@ def _overdue(ledger: Ledger) -> dict[Key, RangeSet]:
 
 
 def _first_of(ranges: RangeSet) -> RangeSet:
-    """Return as many of the first frames as one command names."""
-    out, room = RangeSet(), MAX_FRAMES
-    for first, last in list(ranges)[:MAX_RANGES]:
-        if room:
-            out.add(first, min(last, first + room - 1))
-            room -= min(room, last - first + 1)
+    """Return as many of the first frames as one command names, with what stands between them where they are too many.
+
+    Of two workers one may be gone, and with it every second message: asked for one by one these would never end.
+    """
+    spans = list(islice(ranges, MAX_FRAMES))
+    n = bisect_right(range(1, len(spans) + 1), MAX_FRAMES, key=lambda n: _closed(spans[:n]).total)
+    if spans and not n:
+        return RangeSet([(spans[0][0], spans[0][0] + MAX_FRAMES - 1)])
+    return _closed(spans[:n])
+
+
+def _closed(spans: Sequence[tuple[int, int]]) -> RangeSet:
+    """Return ranges with all gaps closed but the widest, so that there are at most MAX_RANGES."""
+    gaps = [(b[0] - a[1], a[1], b[0]) for a, b in pairwise(spans)]
+    out, first = RangeSet(), spans[0][0] if spans else 0
+    for _, last, after in sorted(nlargest(MAX_RANGES - 1, gaps), key=itemgetter(1)):
+        out.add(first, last)
+        first = after
+    if spans:
+        out.add(first, spans[-1][1])
     return out

@@ -35,18 +35,19 @@ needs_libmodbus = pytest.mark.skipif(libmodbus.library() is None, reason="libmod
 TYPES = {"int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "float32": "f", "int64": "q", "float64": "d"}
 
 
-def write_config(folder, broker, port, points, *, period_s=0.2, more=""):
-    """Write a gateway.toml of one device with these points (name, type, address)."""
+def write_config(folder, broker, port, points, *, period_s=0.2, more="", units=1):
+    """Write a gateway.toml of so many devices on one link, each with these points (name, type, address)."""
     path = folder / "gateway.toml"
     lines = [
         '[gateway]\nid = "gw1"\ncorridor = "link43"\nsite = "ps1"\n',
         f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker}"\n',
         more,
         f'[[link]]\nname = "skid"\nurl = "tcp://127.0.0.1:{port}"\ntimeout_s = 0.5\n',
-        f'[[device]]\nname = "d1"\nlink = "skid"\nunit = 1\nperiod_s = {period_s}\n',
     ]
-    for name, kind, address in points:
-        lines.append(f'[[device.point]]\nname = "{name}"\nfunction = "holding"\naddress = {address}\ntype = "{kind}"\n')
+    row = '[[device.point]]\nname = "{}"\nfunction = "holding"\ntype = "{}"\naddress = {}\n'
+    for unit in range(1, units + 1):
+        lines.append(f'[[device]]\nname = "d{unit}"\nlink = "skid"\nunit = {unit}\nperiod_s = {period_s}\n')
+        lines += [row.format(*point) for point in points]
     path.write_text("\n".join(lines))
     return path
 

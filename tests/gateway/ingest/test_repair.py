@@ -9,6 +9,7 @@ import pytest
 
 from gateway.ingest.ledger import Ledger
 from gateway.ingest.repair import ALIVE_S, GRACE_S, MAX_FRAMES, MAX_RANGES, PATIENCE_S, Ask, Repair
+from gateway.model.ranges import RangeSet
 from gateway.wire.events import encode_status
 from gateway.wire.ledger import Entry, decode_ledger
 from gateway.wire.topics import GatewayAddress
@@ -133,6 +134,22 @@ def test_a_large_gap_is_asked_for_in_parts_that_a_command_can_hold() -> None:
     scene.answer(ask)
     (ask,) = scene.look()
     assert ask.ranges.total == MAX_FRAMES
+
+
+@pytest.mark.parametrize(
+    ("every", "lost", "wanted", "asked"),
+    [(2, 50_000, 10_100, 20_000), (1000, 50_000, 219, 19_200), (1000, 150, 150, 150)],
+)
+def test_frames_that_are_lost_here_and_there_are_asked_for_with_those_between(
+    every: int, lost: int, wanted: int, asked: int
+) -> None:
+    """n of them in MAX_RANGES ranges are n + (n - MAX_RANGES) * (every - 1) frames, of which a command has MAX_FRAMES."""
+    scene, missing = Scene(), RangeSet((k, k) for k in range(1, every * lost + 1, every))
+    scene.stored(*missing.missing_from(RangeSet([(1, every * lost)])))
+    scene.status(every * lost, [(1, every * lost)])
+    scene.look()
+    (ask,) = scene.look()
+    assert (ask.ranges.common(missing).total, ask.ranges.total) == (wanted, asked)
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"id": 1, "sent": 5}', b"\xff"])
