@@ -39,6 +39,7 @@ from gateway.spool.record import SpooledFrame
 from gateway.spool.spool import START
 from gateway.wire.frame_lines import ScanText
 from tests.contract.test_spools import everything
+from tests.faults.goals import Goal
 from tests.gateway import frames
 
 MAX_BYTES: Final = 1_000_000  # the smallest cap that a configuration may ask for: it rotates and drops soon
@@ -89,6 +90,8 @@ class Promises:
         self.held: set[Key] = set()
         self.acked: set[Key] = set()
         self.dropped = self.dropped_values = 0
+        self.told = 0  # dropped, by the spool's own count
+        self.committed = self.lost = 0  # frames that were ever held; of these, gone where none may go
         self.broken: list[str] = []
         for line in lines:
             self.hear(line)
@@ -99,8 +102,13 @@ class Promises:
         other.boot, other.newest, other.appended = self.boot, self.newest, dict(self.appended)
         other.held, other.acked = set(self.held), set(self.acked)
         other.dropped, other.dropped_values = self.dropped, self.dropped_values
+        other.committed, other.lost, other.told = self.committed, self.lost, self.told
         other.broken = list(self.broken)
         return other
+
+    def forget(self) -> None:
+        """Keep the counts only: thousands are judged in one run."""
+        self.held, self.acked = set(), set()
 
     def hear(self, line: str) -> None:
         """Take a line of the writer; what contradicts an earlier one is noted as broken."""
@@ -116,6 +124,7 @@ class Promises:
             boot, last = int(rest[0]), int(rest[1])
             while last > 0 and (boot, last) not in self.held:
                 self.held.add((boot, last))
+                self.committed += 1
                 last -= 1
         elif word == "ACK":
             self.acked |= {(int(rest[0]), seq) for seq in range(int(rest[1]), int(rest[2]) + 1)}
@@ -140,13 +149,16 @@ class Promises:
         oldest = min(held, default=(0, 0))  # a cap never takes everything
         lost = sorted(key for key in gone if key > oldest)
         if lost:
+            self.lost += len(lost)
             self.broken.append(f"lost, and not the oldest: {_text(lost)}")
         self.dropped += len(gone - self.acked)
         self.dropped_values += sum(n_good(*key) for key in gone - self.acked)
+        self.committed += len(held - self.held) - len(never)
         self.held = held - set(never)
 
     def count(self, dropped: int, values: int) -> None:
         """Take what the spool says it has dropped, after it was seen what it holds."""
+        self.told = dropped
         if (dropped, values) != (self.dropped, self.dropped_values):
             told = f"{dropped} frames, {values} values"
             self.broken.append(f"counted {told} as dropped, but {self.dropped}, {self.dropped_values} went")
@@ -155,6 +167,18 @@ class Promises:
         if known - self.acked:
             self.broken.append(f"known as acknowledged, but never were: {_text(sorted(known - self.acked))}")
         self.acked = known
+
+
+def goal(fault: str, judged: Sequence[Promises]) -> Goal:
+    """Return the row of the goals table of what was judged, each once its fault was over."""
+    return Goal(
+        fault,
+        times=len(judged),
+        committed=sum(each.committed for each in judged),
+        lost=sum(each.lost for each in judged),
+        told=sum(each.told for each in judged),
+        found=sum(each.dropped for each in judged),
+    )
 
 
 def _keys(spans: Iterable[str]) -> set[Key]:
