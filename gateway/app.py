@@ -92,7 +92,8 @@ class Gateway:
         self._state = state
         self._say = say
         self._learnt: Learnt | None = None
-        self.journal = Journal(state)
+        self.journal = Journal(state, spool.attached())
+        spool.at_turn = self._sync_journal
         self.engine = AlarmEngine(table)
         self.publisher = Publisher(self.address, [d.name for d in spec.devices], spool, catalog.catalog)
         self.pipeline = Pipeline(table, spool, self.engine, self.journal, self.publisher, clock)
@@ -150,6 +151,7 @@ class Gateway:
             await self.spool.close()
             self._note_alarms()
             self._commit_small_files()
+            self._sync_journal()
             self._keep_learnt()
 
     def _serve(self, tasks: asyncio.TaskGroup, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -289,9 +291,10 @@ class Gateway:
 
     async def _drain(self) -> None:
         """Commit the last frames and give a broker that is there the time to take them; the spool keeps the rest."""
-        await self.spool.commit()
         self._note_alarms()
+        await self._commit_spool()
         self._commit_small_files()
+        self._sync_journal()
         deadline_ns = self.clock.monotonic_ns() + round(DRAIN_S * NS)
         while self.publisher.connected.is_set() and self.clock.monotonic_ns() < deadline_ns:
             if not self.spool.statistics().unsent and self.journal.next() is None:
@@ -306,12 +309,24 @@ class Gateway:
             due_ns += period_ns * max(0, -(-(self.clock.monotonic_ns() - due_ns) // period_ns))
             self._commit_due_ns = due_ns
             await self.clock.sleep_until(due_ns)
-            await self.spool.commit()
-            self._tell_own()
             self._note_alarms()
+            await self._commit_spool()
+            self._tell_own()
             self._note_turnarounds()
             await asyncio.to_thread(self._commit_small_files)
             self._n_commits += 1
+
+    async def _commit_spool(self) -> None:
+        """Commit frames, and in the same write the events and alarms that came with them."""
+        for memo in self.journal.memos():
+            self.spool.attach(memo)
+        await self.spool.commit()
+
+    def _sync_journal(self) -> None:
+        try:
+            self.journal.sync()
+        except OSError as error:
+            log.debug("%s", error)  # the spool on the same disk tells it
 
     async def _tidy(self) -> None:
         """Seal what is full, a piece at a time."""

@@ -40,11 +40,13 @@ from gateway.spool.record import (
     FRAMES,
     HEADER_BYTES,
     HELD,
+    MEMO,
     OFFSET,
     PAGE_BYTES,
     Block,
     SpooledFrame,
     encode_block,
+    encode_memo,
     encode_offset,
     encode_schema,
     gap_before,
@@ -76,6 +78,7 @@ SEGMENT_BYTES: Final = 8 * 1024 * 1024  # what one drop loses at most, and what 
 SEGMENTS_AT_LEAST: Final = 8  # a segment is at most an eighth of max_bytes
 MAX_PENDING_VALUES: Final = 1_000_000  # 12 MB: what waits in memory while the disk refuses
 PENDING_FRAMES: Final = 1_000  # that go to the broker from memory at a time while the disk refuses
+MAX_MEMO_BYTES: Final = 4_000_000  # that wait in memory while the disk refuses
 BATCH_ROOM: Final = 64  # header and padding of one batch
 OFFSET_ROOM: Final = 192  # the batch that fixes stamps
 SPARES: Final = 1  # files of segments' size that wait for a number: those of sealed ones, or made ahead
@@ -157,6 +160,8 @@ class DiskSpool:
         self._unsaved_offsets: list[int] = []
         self._has_moved_on = False  # a segment was left because the disk failed in it
         self._oldest: tuple[Position, int] | None = None  # first unsent batch, and the time of its oldest frame
+        self._memos: list[bytes] = []
+        self.at_turn: Callable[[], None] = lambda: None
         self._print_commits = os.environ.get("CORRIDOR_PRINT_COMMITS") == "1"
         self.is_holding = False
         self._held_through = 0
@@ -215,6 +220,17 @@ class DiskSpool:
             self._pending_values -= lost[-1].value.size
         if lost:
             self._lose(lost)
+
+    def attach(self, memo: bytes) -> None:
+        """Take bytes that become safe with the next commit, in the same write as its frames, until `at_turn`."""
+        self._memos.append(memo)
+
+    def attached(self) -> list[bytes]:
+        """Return what was attached before the start to the commits of the newest segment; once."""
+        if not self._segments:
+            return []
+        found, self._segments[-1].memos = self._segments[-1].memos, []
+        return found
 
     def _lose(self, frames: Sequence[SpooledFrame]) -> None:
         """Count frames that the disk never had: those that nobody has are gone."""
@@ -358,7 +374,8 @@ class DiskSpool:
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
         async with self._lock:
             frames = list(self._pending)
-            idle = not (self._accounts.is_changed or self._is_meta_dirty or self._unsaved_offsets or self._is_resized)
+            changes = (self._is_meta_dirty, self._unsaved_offsets, self._memos, self._is_resized)
+            idle = not (self._accounts.is_changed or any(changes))
             if not frames and idle and self._is_open:
                 return
             self._in_commit = frames[-1].seq if frames else 0
@@ -547,6 +564,30 @@ class DiskSpool:
         for run in runs:
             edition = self._edition(run[0].seq)
             self._write_run(run, edition, encode_schema(edition.catalog, edition.texts), edition.decimals)
+        while self._memos:  # there were no frames that they could go with, or no room beside them
+            memos = self._riders(self._segment_bytes - HEADER_BYTES)
+            if memos:
+                segment = self._segment_for(sum(map(_room_of, memos)), self._editions[-1].catalog, 0)
+                self._put(segment, self._pack_memos(memos, segment))
+            else:
+                log.error("spool: a memo of %d bytes is larger than a segment", len(self._memos[0]))
+            del self._memos[: max(1, len(memos))]
+
+    def _riders(self, room: int) -> list[bytes]:
+        """Return the payloads of as many memos as fit into so many bytes."""
+        while sum(map(len, self._memos)) > MAX_MEMO_BYTES:
+            del self._memos[0]
+        riders: list[bytes] = []
+        for memo in list(self._memos):
+            body = encode_memo(memo)
+            room -= _room_of(body)
+            if room < 0:
+                break
+            riders.append(body)
+        return riders
+
+    def _pack_memos(self, memos: Sequence[bytes], segment: Segment) -> bytes:
+        return b"".join(pack_batch(segment.number, self.boot, MEMO, 0, 0, 0, body) for body in memos)
 
     def _write_offsets(self) -> None:
         """Write what fixes the stamps of held frames, behind them."""
@@ -571,7 +612,9 @@ class DiskSpool:
             self._write_run(run[: len(run) // 2], edition, schema, decimals)
             self._write_run(run[len(run) // 2 :], edition, schema, decimals)
             return
-        segment = self._segment_for(len(body) + BATCH_ROOM + PAGE_BYTES, edition.catalog, schema_bytes)
+        memos = self._riders(room - len(body))
+        need = len(body) + BATCH_ROOM + PAGE_BYTES + sum(map(_room_of, memos))
+        segment = self._segment_for(need, edition.catalog, schema_bytes)
         data = b""
         if edition.catalog not in segment.schemas:
             data = pack_schema(segment.number, self.boot, schema)
@@ -580,7 +623,8 @@ class DiskSpool:
         gap = 0 if data else gap_before(segment.end, len(body) + BATCH_ROOM)
         batch = pack_batch(segment.number, self.boot, kind, run[0].seq, len(run), n_values, body, gap)
         at = segment.end + len(data) + gap
-        self._put(segment, data + batch, gap)
+        self._put(segment, data + batch + self._pack_memos(memos, segment), gap)
+        del self._memos[: len(memos)]
         segment.schemas[edition.catalog] = edition.texts
         head = head_at(batch, 0, segment.number)
         assert head is not None
@@ -616,6 +660,7 @@ class DiskSpool:
             need = n_bytes + (0 if catalog in last.schemas else schema_bytes)
             if last.end + need <= last.size:
                 return last
+        self.at_turn()
         number = 1 + max(self._meta.dropped_through, self._segments[-1].number if self._segments else 0)
         path = self._folder / name_of(number)
         size = self._segment_bytes
@@ -770,6 +815,11 @@ class DiskSpool:
         except OSError:
             self._accounts.is_changed = True
             raise
+
+
+def _room_of(memo: bytes) -> int:
+    """Return how many bytes a memo needs at most."""
+    return len(memo) + BATCH_ROOM
 
 
 def _size(path: Path) -> int:

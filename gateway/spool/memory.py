@@ -22,6 +22,7 @@ class MemorySpool:
         self.boot = 1
         self.next_seq = 1
         self.absent = Absent()
+        self.at_turn: Callable[[], None] = lambda: None
         self._max_bytes = max_bytes
         self._editions = [Edition(1, catalog, tuple(texts))]
         self._frames: OrderedDict[int, SpooledFrame] = OrderedDict()
@@ -55,6 +56,13 @@ class MemorySpool:
 
     def _edition(self, seq: int) -> Edition:
         return next(each for each in reversed(self._editions) if each.first_seq <= seq)
+
+    def attach(self, memo: bytes) -> None:
+        """Forget it: nothing of this outlives a restart."""
+
+    def attached(self) -> list[bytes]:
+        """Return nothing."""
+        return []
 
     async def commit(self) -> None:
         """Do nothing: memory is as durable as it will ever be."""

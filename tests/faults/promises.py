@@ -4,7 +4,9 @@ The writer tells every step in a line, in the order in which things happen:
 
     BOOT 3                          the spool is open, this is its boot number
     APPENDED 3 17                   frames up to 17 were appended
+    ATTACHED 3:5                    this memo was attached
     COMMIT boot=3 seq=17            (by the spool itself) and are on the disk
+    KEPT                            memos are kept elsewhere: a new segment is begun
     HELD 2:5-90 3:1-17              what the spool says it holds of each boot, after every opening and commit
     DROPPED 40 4321                 frames and good values that it says went unsent, likewise
     ACK 2 5 9                       these are acknowledged
@@ -13,6 +15,7 @@ The writer tells every step in a line, in the order in which things happen:
 Promises
     A frame whose COMMIT (or HELD) was told is held, bit for bit, until the cap drops it; the oldest go first.
     What goes without an acknowledgement is counted, to the frame and to the value, and nothing else is.
+    So is a memo that was attached before a COMMIT, until a new segment is begun. They come in their order.
     No frame comes twice, none that was never appended. A boot number is higher than every one before it.
     The folder never exceeds its cap. It opens whatever happened, and works.
 """
@@ -92,6 +95,8 @@ class Promises:
         self.dropped = self.dropped_values = 0
         self.told = 0  # dropped, by the spool's own count
         self.committed = self.lost = 0  # frames that were ever held; of these, gone where none may go
+        self.attached: list[str] = []  # memos: before the next commit,
+        self.memos: list[str] = []  # safe
         self.broken: list[str] = []
         for line in lines:
             self.hear(line)
@@ -103,6 +108,7 @@ class Promises:
         other.held, other.acked = set(self.held), set(self.acked)
         other.dropped, other.dropped_values = self.dropped, self.dropped_values
         other.committed, other.lost, other.told = self.committed, self.lost, self.told
+        other.attached, other.memos = list(self.attached), list(self.memos)
         other.broken = list(self.broken)
         return other
 
@@ -117,10 +123,18 @@ class Promises:
             if int(rest[0]) <= self.boot:
                 self.broken.append(f"boot {rest[0]} was given after boot {self.boot}")
             self.boot, self.newest = int(rest[0]), 0
+            self.attached.clear()
             self.appended[self.boot] = 0
         elif word == "APPENDED":
             self.appended[int(rest[0])] = int(rest[1])
+        elif word == "ATTACHED":
+            self.attached.append(rest[0])
+        elif word == "KEPT":
+            self.attached.clear()
+            self.memos.clear()
         elif word == "COMMIT":
+            self.memos += self.attached
+            self.attached.clear()
             boot, last = int(rest[0]), int(rest[1])
             while last > 0 and (boot, last) not in self.held:
                 self.held.add((boot, last))
@@ -155,6 +169,12 @@ class Promises:
         self.dropped_values += sum(n_good(*key) for key in gone - self.acked)
         self.committed += len(held - self.held) - len(never)
         self.held = held - set(never)
+
+    def recall(self, found: Sequence[str]) -> None:
+        """Take the memos that an opening finds."""
+        rest = iter(found)
+        if lost := [memo for memo in self.memos if memo not in rest]:  # in this order
+            self.broken.append(f"memos that were safe are lost: {lost[:4]}")
 
     def count(self, dropped: int, values: int) -> None:
         """Take what the spool says it has dropped, after it was seen what it holds."""
@@ -235,6 +255,7 @@ async def broken(folder: Path, promises: Promises) -> list[str]:
 async def _broken(folder: Path, promises: Promises) -> list[str]:
     spool = opened(folder)
     promises.hear(f"BOOT {spool.boot}")
+    promises.recall([memo.decode() for memo in spool.attached()])
     promises.see(keys(spool.boots()))
     _look(promises, spool, folder)
     promises.hear(f"KNOWN {known(spool)}")

@@ -1,5 +1,8 @@
 """Events stay on disk until the broker has them."""
 
+import resource
+import signal
+
 import pytest
 
 from gateway.alarm import journal as module
@@ -72,3 +75,87 @@ def test_the_file_is_rotated_and_memory_bounded(tmp_path, monkeypatch):
     assert waiting(journal) == list(range(40, 50))
     assert (tmp_path / "journal.jsonl").stat().st_size < 2500
     assert (tmp_path / "journal.1.jsonl").exists()
+
+
+def lines(memos):
+    return [line for memo in memos for line in memo.splitlines()]
+
+
+def test_a_memo_brings_back_what_a_power_cut_took_from_the_files(tmp_path):
+    first, memos = Journal(tmp_path), []
+    for n in range(6):
+        first.add(event(n))
+        first.stand(b'{"alarms":[]}')
+        memos += first.memos()
+        first.commit()
+    first.sent(first.next())
+    first.commit()
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-300])  # the last line, and a part of the one before
+    second = Journal(tmp_path, memos)
+    assert second.standing() == []
+    assert (tmp_path / "alarms.json").read_bytes() == b'{"alarms":[]}'
+    assert waiting(second) == [1, 2, 3, 4, 5]
+    assert waiting(Journal(tmp_path, memos)) == [1, 2, 3, 4, 5]  # each once, however often
+    assert lines(second.memos()) == [b"="]
+
+
+def test_what_is_safe_in_the_files_is_not_taken_from_memos(tmp_path):
+    journal, memos = Journal(tmp_path), []
+    for n in range(4):
+        journal.add(event(n))
+        memos += journal.memos()
+        if n == 2:
+            journal.sync()
+    assert [line == b"=" for line in lines(memos)] == [False, False, False, True, False]
+    again = Journal(tmp_path / "elsewhere", memos)
+    assert waiting(again) == [3]
+
+
+def test_an_event_that_came_during_a_sync_is_not_told_to_be_safe(tmp_path, monkeypatch):
+    journal = Journal(tmp_path)
+    journal.add(event(1))
+    journal.memos()
+    real = module.sync_folder
+
+    def sync_folder(path):
+        journal.add(event(2))
+        assert len(lines(journal.memos())) == 1
+        real(path)
+
+    monkeypatch.setattr(module, "sync_folder", sync_folder)
+    journal.sync()
+    assert journal.memos() == []
+    journal.commit()
+    monkeypatch.setattr(module, "sync_folder", real)
+    journal.sync()
+    assert journal.memos() == [b"="]
+
+
+def test_a_write_that_the_disk_breaks_off_leaves_no_half_line(tmp_path, monkeypatch):
+    journal = Journal(tmp_path)
+    journal.add(event(1))
+    journal.commit()
+    path = tmp_path / "journal.jsonl"
+    whole = path.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limit[1]))
+    try:
+        journal.add(event(2))
+        with pytest.raises(OSError, match="journal"):
+            journal.commit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert path.read_bytes() == whole
+    journal.commit()
+    assert waiting(Journal(tmp_path)) == [1, 2]
+
+
+def test_a_mark_of_the_file_before_hides_no_event(tmp_path):
+    journal = Journal(tmp_path)
+    journal.add(event(1))
+    journal.commit()
+    (tmp_path / "journal.sent").write_text("15000")
+    assert waiting(Journal(tmp_path)) == [1]

@@ -535,3 +535,70 @@ async def test_what_went_while_there_was_no_disk_is_counted_when_there_is_one(tm
     assert dropped is not None
     assert (list(dropped.ranges[spool.boot]), dropped.frames, spool.dropped()) == ([(1, 21)], 21, None)
     assert opened(tmp_path / "state" / "spool").statistics().dropped == 21
+
+
+async def test_memos_come_back_in_order_until_they_are_kept_elsewhere(tmp_path):
+    spool = opened(tmp_path, 1_000_000)
+    spool.attach(b"one")
+    await spool.commit()  # without a frame
+    spool.attach(b"two")
+    await fill(spool, 3)
+    spool.attach(b"three")
+    again = opened(tmp_path, 1_000_000)
+    assert again.attached() == [b"one", b"two"]
+    assert again.attached() == []
+    turns = []
+    again.at_turn = lambda: turns.append(len(again._segments))
+    while not turns:
+        again.attach(b"four")
+        await fill(again, 20)
+    assert turns == [1]
+    again.attach(b"five")
+    await again.commit()
+    assert opened(tmp_path, 1_000_000).attached() == [b"four", b"five"]
+
+
+async def test_memos_cost_no_sync_of_their_own_beside_frames(tmp_path, monkeypatch):
+    spool, syncs, real = opened(tmp_path), [], os.fdatasync
+    await fill(spool, 3)
+    monkeypatch.setattr(disk.os, "fdatasync", lambda fd: (syncs.append(fd), real(fd)))
+    for _ in range(5):
+        spool.attach(b"an event")
+        await fill(spool, 3)
+    assert len(syncs) == 5
+
+
+async def test_memos_wait_for_a_disk_that_refuses_within_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "MAX_MEMO_BYTES", 25)
+    spool = opened(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+        for k in range(5):
+            spool.attach(b"memo %04d" % k)
+            await fill(spool, 1)
+    await spool.commit()
+    assert list(dict.fromkeys(opened(tmp_path).attached()))[-2:] == [b"memo 0003", b"memo 0004"]
+
+
+async def test_a_memo_that_is_larger_than_a_segment_hinders_nothing(tmp_path, caplog):
+    spool = opened(tmp_path, 1_000_000)
+    spool.attach(os.urandom(200_000))
+    spool.attach(b"small")
+    await fill(spool, 3)
+    assert opened(tmp_path, 1_000_000).attached() == [b"small"]
+    assert "larger than a segment" in caplog.text
+    assert spool.boots() == {1: (1, 3)}
+
+
+async def test_many_memos_take_their_turns(tmp_path):
+    spool = opened(tmp_path, 1_000_000)
+    kept = []
+    spool.at_turn = kept.clear
+    for k in range(60):
+        memo = bytes([k]) + os.urandom(9_000)
+        kept.append(memo)
+        spool.attach(memo)
+    await fill(spool, 3)
+    found = opened(tmp_path, 1_000_000).attached()
+    assert spool.statistics().state == "ok"
+    assert 1 < len(found) < 30
