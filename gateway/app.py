@@ -29,7 +29,8 @@ from gateway.model.durable import replace_file
 from gateway.model.ranges import to_text
 from gateway.pipeline import Pipeline
 from gateway.reload import Outcome, Prepared, Refused, Requests, detectors_of, prepare
-from gateway.spool.disk import DiskSpool, InUse, hold
+from gateway.spool.disk import DiskSpool
+from gateway.spool.files import InUse, hold
 from gateway.supervise import NEVER_NS, Pulse, Supervisor
 from gateway.warm import Say, compile_missing, detectors, of_line
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify

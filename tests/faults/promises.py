@@ -36,7 +36,7 @@ import pytest
 from drivers.quality import BAD
 from gateway.model.frame import Frame
 from gateway.model.ranges import RangeSet
-from gateway.spool import disk
+from gateway.spool import disk, files
 from gateway.spool.disk import DiskSpool
 from gateway.spool.record import SpooledFrame
 from gateway.spool.spool import START
@@ -241,7 +241,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "to_thread", at_once)
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     monkeypatch.setattr(os, "fdatasync", lambda fd: None)
-    monkeypatch.setattr(disk.log, "disabled", True)
+    for log in (disk.log, files.log):
+        monkeypatch.setattr(log, "disabled", True)
 
 
 async def broken(folder: Path, promises: Promises) -> list[str]:

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.model.ranges import RangeSet
-from gateway.spool import disk, notes
-from gateway.spool.disk import DiskSpool, InUse, hold
+from gateway.spool import disk, files, notes
+from gateway.spool.disk import DiskSpool
+from gateway.spool.files import InUse, hold
 from gateway.spool.record import HEADER_BYTES, PAGE_BYTES
 from gateway.spool.segment import segments_in
 from gateway.spool.verify import verify
@@ -115,8 +116,8 @@ async def test_a_torn_tail_costs_at_most_the_last_batch(tmp_path_factory, cut, j
     await fill(spool, 6)
     await fill(spool, 6)
     _number, path = segments_in(folder)[-1]
-    start = spool._segments[-1].batch(1)[0]
-    end = spool._segments[-1].end
+    start = spool._files.segments[-1].batch(1)[0]
+    end = spool._files.segments[-1].end
     at = start + round(cut * (end - start - 1))
     raw = bytearray(path.read_bytes())
     raw[at:end] = bytes(end - at)
@@ -135,7 +136,7 @@ async def test_a_damaged_batch_in_the_middle_is_skipped_counted_and_the_rest_kep
     for _ in range(3):
         await fill(spool, 4)
     path = segments_in(tmp_path)[0][1]
-    offset = spool._segments[0].batch(1)[0]
+    offset = spool._files.segments[0].batch(1)[0]
     raw = bytearray(path.read_bytes())
     raw[offset + 60] ^= 0xFF
     path.write_bytes(raw)
@@ -435,7 +436,7 @@ async def test_frames_that_wait_in_memory_for_the_disk_are_sent_all_the_same(tmp
 async def test_a_place_where_the_disk_fails_is_left(tmp_path, monkeypatch):
     spool = opened(tmp_path)
     await fill(spool, 3)
-    bad, pwrite = spool._segments[-1].path, os.pwrite
+    bad, pwrite = spool._files.segments[-1].path, os.pwrite
 
     def write(fd, data, at):
         if Path(f"/proc/self/fd/{fd}").readlink() == bad:
@@ -483,7 +484,7 @@ async def test_a_commit_touches_as_few_pages_as_its_batch_can(tmp_path, n):
     for _ in range(30):
         before = spool.statistics().written
         await fill(spool, n)
-        segment = spool._segments[-1]
+        segment = spool._files.segments[-1]
         batch = segment.read(len(segment) - 1)[0].size
         assert spool.statistics().written - before == -(-batch // PAGE_BYTES) * PAGE_BYTES
     found = verify(tmp_path)
@@ -494,9 +495,9 @@ async def test_no_commit_waits_for_the_next_segment_to_be_made(tmp_path, monkeyp
     spool = opened(tmp_path, 4_000_000)
     await fill(spool, 10)
     made = []
-    make = disk._make_zeroed
-    monkeypatch.setattr(disk, "_make_zeroed", lambda path, *rest: made.append(path.name) or make(path, *rest))
-    while spool._segments[-1].number < 4:
+    make = files._make_zeroed
+    monkeypatch.setattr(files, "_make_zeroed", lambda path, *rest: made.append(path.name) or make(path, *rest))
+    while spool._files.segments[-1].number < 4:
         await fill(spool, 100)
         await spool.tidy()
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4_000_000
@@ -514,7 +515,7 @@ async def test_a_spare_that_was_made_ahead_is_used_after_a_restart(tmp_path):
         await spool.tidy()
     inode = (tmp_path / "spare").stat().st_ino
     again = opened(tmp_path, 4_000_000)
-    while again._segments[-1].number < 2:
+    while again._files.segments[-1].number < 2:
         await fill(again, 100)
     assert (tmp_path / "0000000002.spool").stat().st_ino == inode
     assert not (tmp_path / "spare").exists()
@@ -548,7 +549,7 @@ async def test_memos_come_back_in_order_until_they_are_kept_elsewhere(tmp_path):
     assert again.attached() == [b"one", b"two"]
     assert again.attached() == []
     turns = []
-    again.at_turn = lambda: turns.append(len(again._segments))
+    again.at_turn = lambda: turns.append(len(again._files.segments))
     while not turns:
         again.attach(b"four")
         await fill(again, 20)
