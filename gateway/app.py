@@ -7,9 +7,10 @@ import contextlib
 import gc
 import logging
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -94,7 +95,7 @@ class Gateway:
         self._say = say
         self._learnt: Learnt | None = None
         self.journal = Journal(state, spool.attached())
-        spool.at_turn = self._sync_journal
+        spool.at_turn = partial(self._try_journal, self.journal.sync)
         self.engine = AlarmEngine(table)
         self.publisher = Publisher(self.address, [d.name for d in spec.devices], spool, catalog.catalog)
         self.pipeline = Pipeline(table, spool, self.engine, self.journal, self.publisher, clock)
@@ -152,7 +153,7 @@ class Gateway:
             await self.spool.close()
             self._note_alarms()
             self._commit_small_files()
-            self._sync_journal()
+            self._try_journal(self.journal.close)
             self._keep_learnt()
 
     def _serve(self, tasks: asyncio.TaskGroup, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -295,7 +296,7 @@ class Gateway:
         self._note_alarms()
         await self._commit_spool()
         self._commit_small_files()
-        self._sync_journal()
+        self._try_journal(self.journal.sync)
         deadline_ns = self.clock.monotonic_ns() + round(DRAIN_S * NS)
         while self.publisher.connected.is_set() and self.clock.monotonic_ns() < deadline_ns:
             if not self.spool.statistics().unsent and self.journal.next() is None:
@@ -323,9 +324,9 @@ class Gateway:
             self.spool.attach(memo)
         await self.spool.commit()
 
-    def _sync_journal(self) -> None:
+    def _try_journal(self, action: Callable[[], None]) -> None:
         try:
-            self.journal.sync()
+            action()
         except OSError as error:
             log.debug("%s", error)  # the spool on the same disk tells it
 

@@ -121,22 +121,28 @@ class Journal:
         return [b"\n".join(lines[i : i + MEMO_LINES]) for i in range(0, len(lines), MEMO_LINES)]
 
     def commit(self) -> None:
-        """Write what is new into the files, and what the broker has; raises OSError.
+        """Write what was in memos into the files, and what the broker has; raises OSError.
 
-        Nothing is synced. May run in a thread of its own: what is added meanwhile waits for the next commit.
+        Nothing is synced. May run in a thread of its own: what is added meanwhile waits for the next memo.
         """
         with self._files:
             self._write()
 
     def sync(self) -> None:
-        """Have everything so far on the disk in the files: the memos so far are needed no more. Raises OSError."""
+        """Have what was in memos on the disk in the files: the memos so far are needed no more. Raises OSError."""
         with self._files:
             self._write()
             self._sync()
 
+    def close(self) -> None:
+        """Have everything on the disk in the files, what was in no memo too. Raises OSError."""
+        self.memos()
+        self.sync()
+
     def _write(self) -> None:
         with self._guard:
-            new, through = list(self._new), self._written + len(self._new)
+            through = self._noted  # what is in no memo yet, a power cut might take from an unsynced file
+            new = self._new[: through - self._written]
         events = [line for line in new if not line.startswith(ALARMS)]
         if events:
             if self._path.exists() and self._path.stat().st_size > MAX_BYTES:

@@ -12,7 +12,7 @@ from tests.processes import until
 BENCH = Path(benches.__file__).parent / "benches" / "simulated.toml"
 SYNC = re.compile(r"\bf(?:data)?sync\((\d+<[^>]*>)")
 COMMITTED = re.compile(r"\bwrite\(.*COMMIT boot=")
-LARGEST_TURN = 6  # syncs beyond one a commit, at most once in so short a time: another segment, or one made ahead
+MADE_AHEAD = 2  # syncs beyond one a commit, once: the file of the next segment
 
 
 @contextlib.contextmanager
@@ -36,19 +36,19 @@ def test_events_cost_no_syncs_of_their_own(tmp_path):
         journal = bench.gateway.state / "journal.jsonl"
         trace, before = tmp_path / "trace", journal.read_bytes()
         with traced(bench.gateway.pid, trace):
-            for times in range(1, 7):
+            for times in range(1, 5):
                 for value, step in ((262.5, "raise"), (240.5, "clear")):
                     bench.value("ft-101", "mass_flow", value)
                     until(lambda s=step, n=times: len(bench.watch.alarm_events("ft-101", f"high:{s}")) >= n, step)
         text = trace.read_text()
         commits, syncs = len(COMMITTED.findall(text)), SYNC.findall(text)
-        assert commits > 12
-        assert len(syncs) <= commits + LARGEST_TURN, syncs
+        assert commits > 8
+        assert len(syncs) <= commits + MADE_AHEAD, syncs
         assert not [name for name in syncs if "journal" in name or "alarms" in name]
         bench.gateway.kill()
         whole = journal.read_bytes()
         journal.write_bytes(before)  # as if the power had gone before it was synced
-        assert len(whole.splitlines()) >= len(before.splitlines()) + 12
+        assert len(whole.splitlines()) >= len(before.splitlines()) + 8
         bench.gateway.start()
         until(lambda: bench.gateway.committed().get(2, 0) > 10, "the next run")
         assert set(whole.splitlines()) <= set(journal.read_bytes().splitlines())
