@@ -413,8 +413,9 @@ class Gateway:
         now = self.clock.wall_ns(self.clock.monotonic_ns())
         spool = self.spool
         payload = encode_status(
-            state, spool.boot, __version__, now, spool.boots(), spool.delivered(), spool.absent.counts
-        )
+            state, spool.boot, __version__, now, spool.boots(), spool.delivered(), spool.absent.counts,
+            spool.committed_ns,
+        )  # fmt: skip
         return self.address.leaf("status"), payload
 
     async def _session(self, client: Client) -> None:

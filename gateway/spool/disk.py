@@ -113,6 +113,7 @@ class DiskSpool:
         self.is_holding = False
         self._held_through = 0
         self.absent = Absent()
+        self.committed_ns = 0
         self.boot = 0
         self.next_seq = 1
         self._is_open = self._try(self._open)
@@ -544,6 +545,7 @@ class DiskSpool:
         segment.add(at, head)
         self._accounts.hold(self.boot, run[0].seq, run[-1].seq)
         self._written_through = run[-1].seq
+        self.committed_ns = 0 if kind == HELD else run[-1].time_ns
         if n_values < sum(frame.value.size for frame in run):
             for frame in run:
                 self.absent.add(edition.texts[frame.scan], frame)

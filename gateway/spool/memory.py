@@ -22,6 +22,7 @@ class MemorySpool:
         self.boot = 1
         self.next_seq = 1
         self.absent = Absent()
+        self.committed_ns = 0
         self.at_turn: Callable[[], None] = lambda: None
         self._max_bytes = max_bytes
         self._editions = [Edition(1, catalog, tuple(texts))]
@@ -37,6 +38,7 @@ class MemorySpool:
             raise ValueError(f"frame {frame.seq} out of order, wanted {self.next_seq}")
         self.next_seq += 1
         held = SpooledFrame.of(frame)
+        self.committed_ns = frame.time_ns
         self.absent.add(self._editions[-1].texts[held.scan], held)
         self._frames[frame.seq] = held
         self._bytes += VALUE_BYTES * held.value.size

@@ -146,6 +146,7 @@ class Spool(Protocol):
     boot: int
     next_seq: int
     absent: Absent
+    committed_ns: int  # stamp of the last committed frame of this boot, 0 where there is none or it may still be moved
     at_turn: Callable[[], None]  # called, in any thread, before memos are forgotten: keep elsewhere what they say
 
     def append(self, frame: Frame) -> None:

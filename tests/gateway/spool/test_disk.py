@@ -538,6 +538,18 @@ async def test_what_went_while_there_was_no_disk_is_counted_when_there_is_one(tm
     assert opened(tmp_path / "state" / "spool").statistics().dropped == 21
 
 
+async def test_the_stamp_of_the_last_committed_frame_is_told_once_it_is_certain(tmp_path):
+    spool = opened(tmp_path)
+    spool.is_holding = True
+    await fill(spool, 2)
+    assert spool.committed_ns == 0
+    spool.fix(1, 7_000)
+    await fill(spool, 2)
+    assert spool.committed_ns == (await unsent(spool))[-1].time_ns
+    spool.append(frames.frame(spool.next_seq))
+    assert spool.committed_ns == (await unsent(spool))[-1].time_ns
+
+
 async def test_memos_come_back_in_order_until_they_are_kept_elsewhere(tmp_path):
     spool = opened(tmp_path, 1_000_000)
     spool.attach(b"one")
