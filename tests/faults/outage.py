@@ -44,12 +44,11 @@ READ_NS: Final = 10_000_000  # from the middle of a read to its ends
 LATE_NS: Final = 100_000  # by which a timer is late
 AT_ONCE: Final = 600  # polls whose values are made at a time: half a megabyte for ten meters
 SLEEPERS: Final = 4  # of a gateway at rest: commit, tidy, captures, and what detectors have learnt
-LIVE_STEP_S: Final = 0.05  # in which time passes while meters are polled in real time
+LIVE_STEP_S: Final = 0.02  # in which time passes while meters are polled in real time
 TOLD_NS: Final = 10 * NS  # how often the gateway says how it is
 SETTLED_S: Final = 30.0  # until the kernels of a new gateway are loaded
 IDLE_LOOK_S: Final = 60.0  # of the recorder: without a wire there is nothing to capture
 AWAY_POLLS: Final = 3  # in a row that a meter does not answer: an alarm begins and ends
-AWAY_EVERY: Final = 4800  # polls, of each meter in its turn
 POINTS: Final = (
     ("voltage_l1_n", "V", 0.1), ("voltage_l2_n", "V", 0.1), ("voltage_l3_n", "V", 0.1),
     ("current_l1", "A", 0.001), ("current_l2", "A", 0.001), ("current_l3", "A", 0.001),
@@ -113,10 +112,14 @@ class HandClock:
 
 @dataclass(frozen=True)
 class Plant:
-    """So many meters of ten values each, polled in turn, and what they show."""
+    """So many meters of ten values each, polled in turn, and what they show.
+
+    away_every  polls after which each has no answer for some again; one after the other
+    """
 
     n: int
     period_s: float = 1.0
+    away_every: int = 4800
 
     def meters(self) -> list[MeterSpec]:
         """Return the meters."""
@@ -131,8 +134,8 @@ class Plant:
         return round(self.period_s * NS)
 
     def offset_ns(self, k: int) -> int:
-        """Return how long after the first meter the k-th is polled."""
-        return self.period_ns() * k // self.n // STAMP_NS * STAMP_NS
+        """Return how long after the first meter the k-th is polled: all of them within a second."""
+        return min(self.period_ns(), NS) * k // self.n // STAMP_NS * STAMP_NS
 
     def times_ns(self, k: int, first: int, last: int) -> NDArray[np.int64]:
         """Return the stamps of polls first..last-1 of a meter."""
@@ -140,8 +143,9 @@ class Plant:
 
     def is_away(self, k: int, first: int, last: int) -> NDArray[np.bool_]:
         """Return which polls first..last-1 of a meter have no answer."""
-        turn = (np.arange(first, last) // AWAY_POLLS) % (AWAY_EVERY // AWAY_POLLS)
-        return turn == (k + 1) * AWAY_EVERY // AWAY_POLLS // (self.n + 1)
+        turns = self.away_every // AWAY_POLLS
+        turn: NDArray[np.bool_] = np.arange(first, last) // AWAY_POLLS % turns == turns * (k + 1) // (self.n + 1)
+        return turn
 
     def values(self, history: History, k: int, first: int, last: int) -> NDArray[np.float64]:
         """Return what a meter shows at polls first..last-1, float64[polls, values]."""
@@ -185,18 +189,27 @@ class Outage:
             await self.idle(moment_ns + self.plant.period_ns() - LATE_NS)
 
     async def live(self, is_over: Callable[[], bool]) -> None:
-        """Poll in real time until `is_over`; every meter as often as the first."""
+        """Poll in real time until `is_over`, once at least; every meter as often as the first."""
         loop = asyncio.get_running_loop()
         began_s = loop.time() - (self._clock.monotonic_ns() - BEGAN_NS) / NS
-        for moment_ns, answers in self._rounds(None):
+        rounds = self._rounds(None)
+        while True:
+            moment_ns, answers = next(rounds)
             for k, answer in enumerate(answers):
                 due_ns = moment_ns + self.plant.offset_ns(k)
-                while (now_ns := BEGAN_NS + round((loop.time() - began_s) * NS)) < due_ns:
-                    await self._clock.pass_to(max(now_ns, self._clock.monotonic_ns()))
-                    await asyncio.sleep(min(LIVE_STEP_S, (due_ns - now_ns) / NS))
+                while self._clock.monotonic_ns() < due_ns:
+                    await self._step(began_s)
                 self._poll(k, answer, due_ns)
-            if is_over():
-                break
+            while self._clock.monotonic_ns() < moment_ns + self.plant.period_ns() - LATE_NS:
+                if is_over():
+                    return
+                await self._step(began_s)
+
+    async def _step(self, began_s: float) -> None:
+        """Let real time pass for a moment; began_s is when virtual time would have begun."""
+        await asyncio.sleep(LIVE_STEP_S)
+        now_ns = BEGAN_NS + round((asyncio.get_running_loop().time() - began_s) * NS)
+        await self._clock.pass_to(max(now_ns, self._clock.monotonic_ns()))
 
     async def idle(self, until_ns: int) -> None:
         """Let time pass without a poll, in no time."""

@@ -301,7 +301,7 @@ async def outages(tmp_path, server, database, plant, spans, max_bytes=ROOMY):
     ("plant", "spans"),
     [
         (Plant(20), {"1 s": 1, "1 min": 60, "1 h": HOUR}),
-        (Plant(100, 5.0), {"13 h": 13 * HOUR}),
+        (Plant(100, 10.0), {"13 h": 13 * HOUR}),
         (Plant(10, 10.0), {"72 h": 72 * HOUR}),
     ],
     ids=["up to 1 h", "13 h", "72 h"],
@@ -327,7 +327,7 @@ async def test_it_is_known_what_is_missing_after_an_outage_too_long_for_the_spoo
     tmp_path, influxd, influx_database, show: Show
 ):
     spans = {"10 min": 600, "1 h, small spool": HOUR}
-    found = await outages(tmp_path, influxd, influx_database, Plant(8, 5.0), spans, SMALL)
+    found = await outages(tmp_path, influxd, influx_database, Plant(8, 5.0, away_every=300), spans, SMALL)
     for goal in found:
         show(goal)
     assert [goal.told > 0 for goal in found] == [False, True]
