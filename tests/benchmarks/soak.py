@@ -54,6 +54,7 @@ FAULTS: Final = (  # kind, device, first second, how long, how often, keys of it
     ("slow", "d3-1", 30, 10, 80, "delay_s = 0.4"),
     ("garbage", "d2-2", 35, 6, 75, "share = 0.5"),
 )
+RELOADS: Final = 12  # in a long soak: each leaves the rows of the device that changed, 13 KB a tag, for good
 EVENTS: Final = (("broker", 45.0, 120.0), ("database", 75.0, 150.0), ("reload", 20.0, 60.0))  # first and period, s
 COUNTED: Final = ("descriptors", "threads", "tasks")
 
@@ -63,6 +64,7 @@ class Process:
     """One process and its samples: time_s, rss_bytes, descriptors, threads, tasks (NaN where it does not tell)."""
 
     pid: int
+    log: Path
     samples: list[tuple[float, float, float, float, float]] = field(default_factory=list)
     tasks: float = float("nan")
 
@@ -74,7 +76,8 @@ class Process:
             rss, threads = int(found["VmRSS"].split()[0]) * KIB, int(found["Threads"])
             n = len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
         except (OSError, KeyError) as error:
-            raise RuntimeError(f"process {self.pid} has ended: {error!r}") from None
+            tail = self.log.read_text(errors="replace")[-1000:]
+            raise RuntimeError(f"a process has ended ({error!r}); {self.log.name}:\n{tail}") from None
         self.samples.append((now_s, rss, n, threads, self.tasks))
 
 
@@ -147,8 +150,9 @@ class _Soak:
                 ("gateway", "run", "gateway.toml", "--state", "gw"),
             ):
                 paths = [self.folder / one if "." in one or one in ("in", "gw") else one for one in arguments]
-                child = stack.enter_context(corridor(*paths, log=self.folder / f"{name}.log"))
-                self.processes[name] = Process(child.pid)
+                log = self.folder / f"{name}.log"
+                child = stack.enter_context(corridor(*paths, log=log))
+                self.processes[name] = Process(child.pid, log)
             watching = asyncio.create_task(keep_connected(MqttSpec((url,), None, None), "soak", self._watch))
             is_whole = await self._soaked({"broker": broker, "database": store})
             lost = await self._settled(is_whole)
@@ -164,7 +168,11 @@ class _Soak:
                 **{name: lambda part=part: self._restart(part) for name, part in parts.items()},
                 "reload": self._reload,
             }
-            happening = [asyncio.create_task(self._again(*event, actions[event[0]])) for event in EVENTS]
+            rare_s = {"reload": self.seconds / RELOADS}
+            happening = [
+                asyncio.create_task(self._again(name, first_s, max(every_s, rare_s.get(name, 0.0)), actions[name]))
+                for name, first_s, every_s in EVENTS
+            ]
             told_s = 0.0
             while (passed_s := time.monotonic() - self.began_s) < self.seconds:
                 for process in self.processes.values():

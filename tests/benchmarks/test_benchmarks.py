@@ -72,6 +72,22 @@ def test_a_descriptor_or_a_task_that_is_left_behind_every_few_minutes_is_not_fla
     assert "tasks" not in told
 
 
+@pytest.mark.parametrize(
+    ("ledger", "values", "said"),
+    [
+        ({}, 1000, "PASSED: all flat, nothing missing"),
+        ({"missing": 3}, 1000, "FAILED: 3 frames missing"),
+        ({"gone": 2, "parked": 1}, 1000, "FAILED: 2 frames gone; 1 frames parked"),
+        ({}, 0, "FAILED: nothing arrived"),
+    ],
+)
+def test_a_soak_that_lost_a_frame_has_not_passed(tmp_path, ledger, values, said):
+    one = soak._Soak(tmp_path, 1200.0)
+    one.processes["gateway"] = soak.Process(1, tmp_path / "log", samples(lambda t: 100 + 0 * t).tolist())
+    found = one._verdict({"frames": 500, "missing": 0, "gone": 0, "parked": 0, **ledger}, values, is_whole=True)
+    assert (found["verdict"], found["passed"]) == (said, said.startswith("PASSED"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_short_soak_goes_through_every_event_and_loses_nothing(capsys):

@@ -32,7 +32,8 @@ async def main(folder: Path, port: int, hours: int) -> None:
         for _ in range(hours):
             await gateway.hurry(HOUR)
             say(memory_bytes())
-        await asyncio.to_thread(sys.stdin.readline)
+        if not await asyncio.to_thread(sys.stdin.readline):
+            return  # nobody waits for the rest
         looking = asyncio.create_task(_peak())
         connected = gateway.gateway.publisher.connected
         await gateway.live(lambda: connected.is_set() and gateway.spool.statistics().unsent <= 2 * PLANT.n)
