@@ -555,6 +555,7 @@ class Gateway:
             clock={"state": self.clock.state, "offset_s": self.clock.offset_s},
             unjudged=None if self.pipeline.is_judging else len(self.pipeline.unjudged),
             events_dropped=self.journal.dropped,
+            tasks=len(asyncio.all_tasks()),
             up_s=(self.clock.monotonic_ns() - self._acquisition.origin_ns) / NS,
             now_ns=self.clock.wall_ns(self.clock.monotonic_ns()),
         )

@@ -564,12 +564,12 @@ class DiskSpool:
             return  # it is counted already, and the disk kept the file
         frames, values = 0, 0
         ranges: dict[int, RangeSet] = {}
-        batches = []
+        unsent_of: list[tuple[int, RangeSet]] = []
         for i, (_, boot, first, n, n_values) in enumerate(segment.batches()):
             unsent = self._accounts.unheard(boot, first, first + n - 1)
             if not unsent:
                 continue
-            batches.append(i)
+            unsent_of.append((i, unsent))
             frames += unsent.total
             for span in unsent:
                 ranges.setdefault(boot, RangeSet()).add(*span)
@@ -594,13 +594,16 @@ class DiskSpool:
             raise
         if frames:
             log.error("spool full: dropped %d frames (%d values) that nobody had yet", frames, values)
-            first_ns, last_ns = (self._time_of(segment, i, end) for i, end in ((batches[0], 0), (batches[-1], -1)))
+            (head, oldest), (tail, newest) = unsent_of[0], unsent_of[-1]
+            first_ns = self._time_of(segment, head, next(iter(oldest))[0])
+            last_ns = self._time_of(segment, tail, list(newest)[-1][1])
             with self._guard:
                 self._drops.append(Drop(ranges, frames, values, first_ns, last_ns))
 
-    def _time_of(self, segment: Segment, i: int, at: int) -> int:
+    def _time_of(self, segment: Segment, i: int, seq: int) -> int:
         try:
-            return int(segment.block(i, self._offsets)[0].time[at])
+            block, _ = segment.block(i, self._offsets)
+            return int(block.time[seq - block.first_seq])
         except UNREADABLE:
             return 0
 

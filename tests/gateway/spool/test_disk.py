@@ -508,6 +508,19 @@ async def test_no_commit_waits_for_the_next_segment_to_be_made(tmp_path, monkeyp
     assert len(await unsent(again)) == spool.next_seq - 1
 
 
+async def test_what_is_told_of_a_drop_begins_with_the_first_frame_that_nobody_had(tmp_path):
+    spool = opened(tmp_path, 1_000_000)
+    await fill(spool, 10)  # one batch
+    spool.ack(1, 1, 4)
+    while not spool.statistics().dropped:
+        await fill(spool, 500)
+        spool.ack(1, 11, spool.next_seq - 1)
+    dropped = spool.dropped()
+    assert dropped is not None
+    assert list(dropped.ranges[1]) == [(5, 10)]
+    assert (dropped.first_ns, dropped.last_ns) == (frames.frame(5).time_ns, frames.frame(10).time_ns)
+
+
 async def test_a_spare_that_was_made_ahead_is_used_after_a_restart(tmp_path):
     spool = opened(tmp_path, 4_000_000)
     while not (tmp_path / "spare").exists():
