@@ -58,6 +58,8 @@ MAX_PACKET_BYTES: Final = 268_435_455  # what the length field of MQTT holds, wh
 PUBLISH_OVERHEAD_BYTES: Final = 10  # fixed header 5, topic length 2, packet id 2, no properties 1
 PINGREQ: Final = 0xC0
 PUBLISH_QOS_1: Final = 0x32  # first byte of the packet: not a duplicate, not retained
+UNSPECIFIED: Final = 0x80  # as a reason to disconnect: also what paho makes of a connection that just ends
+BROKEN: Final = "failed to receive on socket: "  # paho's words for a connection that is reset, behind them by what
 SUCCESS: Final = 0  # of a PUBACK; where it says nothing it means this
 UNSUPPORTED_VERSION: Final = (1, 132)  # CONNACK of 3.1.1 and of 5
 IN_FLIGHT: Final = 64  # QoS 1 messages on their way to the broker, if it takes as many
@@ -85,13 +87,30 @@ class Will:
     payload: bytes
 
 
+class _LibraryLog(logging.Logger):
+    """What the libraries say of one connection; that it broke `_tell` says, once, with the reason noted here."""
+
+    def __init__(self) -> None:
+        super().__init__("mqtt")
+        self.parent = log
+        self.broken = ""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Pass on what is not the end of a connection: behind a proxy, each dial of a broker that is away has one."""
+        if isinstance(record.msg, str) and record.msg.startswith(BROKEN):
+            self.broken = record.getMessage().removeprefix(BROKEN)
+        else:
+            super().handle(record)
+
+
 class Client(aiomqtt.Client):
     """One connection. Make a new one for each: re-entering would make paho send old publishes again."""
 
     def __init__(self, hostname: str, port: int, *, manual_ack: bool, **options: Any) -> None:
-        super().__init__(hostname, port, **options)
+        self._library = _LibraryLog()
+        super().__init__(hostname, port, logger=self._library, **options)
         self.is_v5 = options["protocol"] is aiomqtt.ProtocolVersion.V5
-        self.given_up = ""  # why, once the broker was
+        self.lost_why = ""  # once the connection is gone, and not by our wish
         self._refused: dict[int, ReasonCode] = {}
         self._sent: dict[int, Acked] = {}
         self._answered_s = 0.0  # when one of them was acknowledged last, or the first one sent
@@ -116,6 +135,8 @@ class Client(aiomqtt.Client):
         """Connect; what was opened on the way is closed when that fails or is given up."""
         try:
             await super().__aenter__()
+            if self._client.socket() is None:  # aiomqtt forgets what came together with the CONNACK
+                raise MqttError(self.lost_why or "the broker hung up")
             self._drop_wakers()
             return self
         except BaseException:
@@ -265,7 +286,7 @@ class Client(aiomqtt.Client):
 
     def _give_up(self, why: str) -> None:
         """End the connection as if it were lost: everything that waits for it fails at once."""
-        self.given_up = why
+        self.lost_why = why
         if not self._disconnected.done():
             self._disconnected.set_exception(MqttError(why))
             self._disconnected.exception()  # a session that ends otherwise waits for it no more, and asyncio complains
@@ -287,6 +308,9 @@ class Client(aiomqtt.Client):
     def _on_disconnect(
         self, client: paho.Client, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Any = None
     ) -> None:
+        if not self.lost_why and reason_code.is_failure:
+            said = "the broker hung up" if reason_code.value == UNSPECIFIED else f"the broker hung up: {reason_code}"
+            self.lost_why = self._library.broken or said
         if not self._hung_up.done():
             self._hung_up.set_result(None)  # also before CONNACK, where aiomqtt would wait out its timeout
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
@@ -321,9 +345,7 @@ class Client(aiomqtt.Client):
             await self._wait_while_busy({answer, self._disconnected, self._hung_up}, timeout or self.timeout)
             if answer.done() or (fut is self._connected and fut.done() and fut.exception()):
                 return await answer  # a broker that refuses hangs up as well, and has said why
-            raise MqttError(
-                "the broker hung up" if fut is self._connected else self.given_up or "connection lost while waiting"
-            )
+            raise MqttError(self.lost_why or "connection lost while waiting")
         finally:
             answer.cancel()
 
@@ -460,7 +482,7 @@ async def keep_connected(
         except (MqttError, OSError, ValueError) as error:
             if began is not None and not isinstance(error, MqttError | OSError):
                 raise  # the session's own; a URL, a name or a file that nothing can be made of fails before it
-            why = (client.given_up if client else "") or str(error)
+            why = (client.lost_why if client else "") or str(error)
             if NOT_YET_VALID in why:
                 why += f"; this machine's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: is it set?"
             known = _tell(on_state, False, f"{url}: {why}", known)

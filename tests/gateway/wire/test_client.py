@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import socket
 import threading
 import time
 
 import pytest
 
+from drivers.sim.proxy import Proxy
 from gateway.model.corridor import MqttSpec
 from gateway.wire.client import Client, MqttError, Rejected, Will, keep_connected
 from tests import servers
@@ -347,6 +349,56 @@ async def test_a_broker_that_hangs_up_before_it_answers_is_noticed_at_once():
                 await asyncio.sleep(0.01)
         task.cancel()
     assert calls[4] - calls[0] < 4 * 4.0  # waiting for CONNACK would take 5 s each
+
+
+async def test_a_broker_whose_link_resets_every_dial_is_told_of_once(mosquitto, caplog):
+    """A proxy, a NAT or a load balancer takes the call for a broker that is away, and then resets it."""
+    caplog.set_level(logging.INFO)
+    sessions = []
+
+    async def session(client):
+        sessions.append(client)
+        await client.lost()
+
+    async with Proxy("127.0.0.1", mosquitto.port) as proxy:
+        task = asyncio.create_task(keep_connected(spec(proxy.port), "test", session))
+        await servers.until(lambda: sessions)
+        mosquitto.stop()
+        dialled = proxy.accepted_total
+        await servers.until(lambda: proxy.accepted_total > dialled + 3)
+        mosquitto.start()
+        await servers.until(lambda: len(sessions) == 2)
+        proxy.cut()
+        await servers.until(lambda: len(sessions) == 3)
+        task.cancel()
+        await asyncio.wait({task})
+    first, second = [line for line in caplog.messages if "away" in line]
+    assert "the broker hung up" in first
+    assert second.endswith("[Errno 104] Connection reset by peer")
+    assert len(caplog.messages) == 5  # and three times that it is connected
+
+
+async def test_a_broker_that_accepts_and_hangs_up_in_one_breath_is_dialled_again_and_quoted(caplog):
+    """As one does that has a second client of this name: what comes with the CONNACK counts too."""
+
+    async def serve(reader, writer):
+        await reader.read(1000)
+        writer.write(b"\x20\x03\x00\x00\x00" + b"\xe0\x02\x8e\x00")
+        calls.append(writer)
+
+    calls = []
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        task = asyncio.create_task(keep_connected(spec(port), "test", lambda client: client.lost()))
+        await servers.until(lambda: len(calls) == 3)
+        task.cancel()
+        await asyncio.wait({task})
+        for writer in calls:
+            writer.close()
+    assert [line.partition("away: ")[2] for line in caplog.messages] == [
+        f"mqtt://127.0.0.1:{port}: the broker hung up: Session taken over"
+    ]
 
 
 async def test_a_broker_behind_a_websocket_acknowledges_all_the_same(mosquitto):
