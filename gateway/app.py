@@ -7,9 +7,10 @@ import contextlib
 import gc
 import logging
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +30,8 @@ from gateway.model.durable import replace_file
 from gateway.model.ranges import to_text
 from gateway.pipeline import Pipeline
 from gateway.reload import Outcome, Prepared, Refused, Requests, detectors_of, prepare
-from gateway.spool.disk import DiskSpool, InUse, hold
+from gateway.spool.disk import DiskSpool
+from gateway.spool.files import InUse, hold
 from gateway.supervise import NEVER_NS, Pulse, Supervisor
 from gateway.warm import Say, compile_missing, detectors, of_line
 from gateway.wire.catalog import Catalog, CatalogDevice, CatalogTag, identify
@@ -92,7 +94,8 @@ class Gateway:
         self._state = state
         self._say = say
         self._learnt: Learnt | None = None
-        self.journal = Journal(state)
+        self.journal = Journal(state, spool.attached())
+        spool.at_turn = partial(self._try_journal, self.journal.sync)
         self.engine = AlarmEngine(table)
         self.publisher = Publisher(self.address, [d.name for d in spec.devices], spool, catalog.catalog)
         self.pipeline = Pipeline(table, spool, self.engine, self.journal, self.publisher, clock)
@@ -150,6 +153,7 @@ class Gateway:
             await self.spool.close()
             self._note_alarms()
             self._commit_small_files()
+            self._try_journal(self.journal.close)
             self._keep_learnt()
 
     def _serve(self, tasks: asyncio.TaskGroup, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -289,9 +293,10 @@ class Gateway:
 
     async def _drain(self) -> None:
         """Commit the last frames and give a broker that is there the time to take them; the spool keeps the rest."""
-        await self.spool.commit()
         self._note_alarms()
+        await self._commit_spool()
         self._commit_small_files()
+        self._try_journal(self.journal.sync)
         deadline_ns = self.clock.monotonic_ns() + round(DRAIN_S * NS)
         while self.publisher.connected.is_set() and self.clock.monotonic_ns() < deadline_ns:
             if not self.spool.statistics().unsent and self.journal.next() is None:
@@ -306,12 +311,24 @@ class Gateway:
             due_ns += period_ns * max(0, -(-(self.clock.monotonic_ns() - due_ns) // period_ns))
             self._commit_due_ns = due_ns
             await self.clock.sleep_until(due_ns)
-            await self.spool.commit()
-            self._tell_own()
             self._note_alarms()
+            await self._commit_spool()
+            self._tell_own()
             self._note_turnarounds()
             await asyncio.to_thread(self._commit_small_files)
             self._n_commits += 1
+
+    async def _commit_spool(self) -> None:
+        """Commit frames, and in the same write the events and alarms that came with them."""
+        for memo in self.journal.memos():
+            self.spool.attach(memo)
+        await self.spool.commit()
+
+    def _try_journal(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
+            log.debug("%s", error)  # the spool on the same disk tells it
 
     async def _tidy(self) -> None:
         """Seal what is full, a piece at a time."""
@@ -396,8 +413,9 @@ class Gateway:
         now = self.clock.wall_ns(self.clock.monotonic_ns())
         spool = self.spool
         payload = encode_status(
-            state, spool.boot, __version__, now, spool.boots(), spool.delivered(), spool.absent.counts
-        )
+            state, spool.boot, __version__, now, spool.boots(), spool.delivered(), spool.absent.counts,
+            spool.committed_ns,
+        )  # fmt: skip
         return self.address.leaf("status"), payload
 
     async def _session(self, client: Client) -> None:
@@ -537,6 +555,7 @@ class Gateway:
             clock={"state": self.clock.state, "offset_s": self.clock.offset_s},
             unjudged=None if self.pipeline.is_judging else len(self.pipeline.unjudged),
             events_dropped=self.journal.dropped,
+            tasks=len(asyncio.all_tasks()),
             up_s=(self.clock.monotonic_ns() - self._acquisition.origin_ns) / NS,
             now_ns=self.clock.wall_ns(self.clock.monotonic_ns()),
         )

@@ -32,6 +32,11 @@ def memory_bytes() -> int:
     return 0
 
 
+def descriptors() -> int:
+    """Return how many files and sockets this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # less the one that lists them
+
+
 def report(
     plan: Plan,
     links: Mapping[str, Link],
@@ -45,6 +50,7 @@ def report(
     clock: Mapping[str, Any],
     unjudged: int | None,
     events_dropped: int,
+    tasks: int,
     up_s: float,
     now_ns: int,
 ) -> dict[str, Any]:
@@ -53,6 +59,7 @@ def report(
     used        link -> measured share of time in which it was taken
     unexpected  device -> what it said instead of its model
     clock       state, and by how much the machine's clock is ahead of ours, s
+    tasks       of the event loop
     up_s        since the start
     unjudged    frames that wait until the detectors are loaded, None once they are
     """
@@ -103,6 +110,8 @@ def report(
         "captures": {"written": captures.written, "failed": captures.failed},
         "clock": dict(clock),
         "memory_bytes": memory_bytes(),
+        "descriptors": descriptors(),
+        "tasks": tasks,
     }
 
 
@@ -223,5 +232,6 @@ def prometheus(gateway: str, health: Mapping[str, Any]) -> str:
     put("corridor_detectors_ready", "gauge", int(health["detectors"]["state"] == "ready"))
     put("corridor_clock_synced", "gauge", int(health["clock"]["state"] == "synced"))
     put("corridor_clock_offset_seconds", "gauge", health["clock"]["offset_s"])
-    put("corridor_memory_bytes", "gauge", health["memory_bytes"])
+    for key in ("memory_bytes", "descriptors", "tasks"):
+        put(f"corridor_{key}", "gauge", health[key])
     return "\n".join(line for lines in metrics.values() for line in lines) + "\n"

@@ -103,10 +103,12 @@ class Parts:
     def __init__(self, table: TagTable, before: Parts | None = None) -> None:
         """`before` lends what is the same."""
         lent: dict[ScanText, LineWriter] = {}
+        known: dict[ScanText, ScanText] = {}  # a spool keeps the texts of every edition that its segments have
         if before is not None:
             lent.update(zip(before.texts, before.writers, strict=True))
+            known.update(zip(before.texts, before.texts, strict=True))
         self.table = table
-        self.texts: tuple[ScanText, ...] = scan_texts(table)
+        self.texts: tuple[ScanText, ...] = tuple(known.get(text, text) for text in scan_texts(table))
         self.writers: list[LineWriter] = [lent.get(text) or LineWriter(text) for text in self.texts]
         self.rows_of = _rows_of(table)
         self.totals = Totals(table)

@@ -171,6 +171,11 @@ class Gateway:
             corridor("run", self.config, "--state", self.state, log=self.log, CORRIDOR_PRINT_COMMITS="1")
         )
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return int(self._child.pid)
+
     def kill(self) -> None:
         """End it as a power cut would, SIGKILL."""
         self._is_killed = True

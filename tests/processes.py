@@ -26,6 +26,7 @@ def corridor(*arguments: object, log: Path, **environment: str) -> Iterator[subp
             stdout=output,
             stderr=output,
             env={**os.environ, **environment},
+            process_group=0,  # a Ctrl-C is for us, who end it in its turn
         )
     try:
         yield child

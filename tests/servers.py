@@ -84,7 +84,8 @@ class Server:
                 self.claim = _claim(0)
                 self.port = int(self.claim.getsockname()[1])
             with self.log.open("ab") as log:
-                self.process = subprocess.Popen(self.command(self.port), stdout=log, stderr=log)
+                command = self.command(self.port)
+                self.process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)  # no Ctrl-C of ours
             if self._listens():
                 return
             self.kill() if again else self.close()

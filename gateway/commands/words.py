@@ -40,6 +40,12 @@ one line each as `corridor check` prints them, and the old configuration goes on
 1: refused; 3: no gateway runs there."""
 
 
+BENCH_HELP: Final = """\
+Stages that take minutes run only when they are asked for: drain, month, soak. `soak` runs meters, gateway, ingest and
+console with a real broker and database for so many minutes, cuts links, restarts broker and database, reloads, and ends
+with exit code 1 if any process grew or a frame is missing; Ctrl-C ends it early with what was seen until then."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Names an option that does not exist before it asks for what is missing."""
 
@@ -160,8 +166,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--broker", choices=brokers, default="mosquitto", help="whose format (default: mosquitto)")
     sub.add_argument("files", type=Path, nargs="+", metavar="FILE", help="gateway.toml, ingest.toml or console.toml")
 
-    sub = _add(commands, "bench", machine.bench, "measure: cost per stage, values per second, memory, start-up")
-    sub.add_argument("stage", nargs="?", default="all", help="one stage, or all (default)")
+    text = "measure: cost per stage, values per second, memory, start-up"
+    sub = _add(commands, "bench", machine.bench, text, epilog=BENCH_HELP)
+    sub.add_argument("stage", nargs="?", default="all", help="one stage, or all (default) that take no minutes")
+    sub.add_argument("--minutes", type=_minutes, metavar="N", help="of soak: how long it takes (default: 20)")
     sub.add_argument("--json", action="store_true", help="print one JSON object")
 
     _add(commands, "warm", machine.warm, "compile all kernels ahead, with progress")
@@ -244,6 +252,16 @@ def _moment(text: str) -> int:
         raise argparse.ArgumentTypeError(f"got {text!r}, {wanted}") from None
     since = (found if found.tzinfo else found.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a number of minutes above 0")
+    return value
 
 
 def _seconds(text: str) -> float:

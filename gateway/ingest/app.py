@@ -229,7 +229,7 @@ class Ingest:
                 idle_s = now_s
             if client is None or is_stuck or GRACE_S > now_s - idle_s > 0:
                 continue
-            for ask in self.repair.look(self.ledger, now_s):
+            for ask in self.repair.look(self.ledger, now_s, is_queue_in=not is_busy):
                 log.info("asks %s for %d frames of boot %d again", ask.to.gateway, ask.ranges.total, ask.boot)
                 try:
                     await client.publish(ask.to.command("resend"), dumps(ask.command(self.spec.id, time.time_ns())), 1)

@@ -123,13 +123,16 @@ class Ledger:
             status = Status(whole(raw["boot"]), boots, delivered, raw.get("state") == "online")
             bounded([(status.boot, status.boot), *((boot, boot) for boot in boots), *boots.values()])
             absent = absent_of(raw.get("absent", {}))
+            committed_ns = whole(raw.get("committed", 0))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a status: {error!r}") from None
         known = self.statuses.get(gateway)
         if known and not status.is_online and _committed(status) <= _committed(known):
             status = replace(known, is_online=False)
-        elif absent:
+        elif absent or committed_ns > 0:
             account = self.accounts.setdefault((gateway, status.boot), Account())
+            if committed_ns > 0 and (known is None or _committed(status) > _committed(known)):
+                account.mark(_committed(status)[1], committed_ns)  # it may be empty, and tell its time nowhere else
             if account.absent != absent:
                 account.absent = absent
                 self._touch((gateway, status.boot))

@@ -1,8 +1,10 @@
 """Frames that were lost between a gateway and the store, asked for again: a broker that forgot, an overflow, a kill.
 
 Lost is what a gateway says that the broker has had, and the ledger misses. It is asked for when it was missing at two
-looks GRACE_S apart, so that what is on its way has arrived; of the workers that share a load one asks, the first by
-name of those that are heard. A gateway is asked one thing at a time, and more rarely the longer that brings nothing.
+looks GRACE_S apart, so that what is on its way has arrived. While a queue comes in, which lasts as long as the store
+was away, only what something else has passed is lost: a queue is in order. Of the workers that share a load one asks,
+the first by name of those that are heard. A gateway is asked one thing at a time, and more rarely the longer that
+brings nothing.
 """
 
 from __future__ import annotations
@@ -86,12 +88,15 @@ class Repair:
         """Return whether it is this worker that asks."""
         return all(peer > self.ident for peer, at_s in self._peers.items() if now_s - at_s < ALIVE_S)
 
-    def look(self, ledger: Ledger, now_s: float) -> list[Ask]:
-        """Return what to ask for now; at most one thing of each gateway."""
+    def look(self, ledger: Ledger, now_s: float, *, is_queue_in: bool = True) -> list[Ask]:
+        """Return what to ask for now; at most one thing of each gateway.
+
+        is_queue_in  nothing waits here, so whatever the broker had for us has come
+        """
         if now_s - self._looked_s < GRACE_S:
             return []
         self._looked_s = now_s
-        before, self._before = self._before, _overdue(ledger)
+        before, self._before = self._before, _overdue(ledger, is_queue_in=is_queue_in)
         self.lost = {key: late.common(before.get(key, RangeSet())) for key, late in self._before.items()}
         if not self.is_first(now_s):
             return []
@@ -130,11 +135,18 @@ class Repair:
                 ledger.lose(gateway, boot, gone)
 
 
-def _overdue(ledger: Ledger) -> dict[Key, RangeSet]:
-    """Return what the broker has had and the ledger misses."""
+def _overdue(ledger: Ledger, *, is_queue_in: bool) -> dict[Key, RangeSet]:
+    """Return what the broker has had and the ledger misses; of a queue that still comes in what others have passed."""
+    newest: dict[str, tuple[int, int]] = {}
+    for (name, boot), account in ledger.accounts.items():
+        last = max((last for ranges in (account.stored, account.parked) for _, last in ranges), default=0)
+        newest[name] = max(newest.get(name, (0, 0)), (boot, last))
     out = {}
     for row in ledger.report()["gateways"]:
         late = RangeSet(row["waiting"]).missing_from(RangeSet(row["missing"]))
+        boot, last = newest.get(row["gateway"], (0, 0))
+        if not is_queue_in and row["boot"] >= boot:
+            late = late.common(RangeSet([(1, last)] if row["boot"] == boot and last else []))
         if late and row["gateway"] in ledger.statuses:
             out[row["gateway"], row["boot"]] = late
     return out

@@ -22,6 +22,8 @@ class MemorySpool:
         self.boot = 1
         self.next_seq = 1
         self.absent = Absent()
+        self.committed_ns = 0
+        self.at_turn: Callable[[], None] = lambda: None
         self._max_bytes = max_bytes
         self._editions = [Edition(1, catalog, tuple(texts))]
         self._frames: OrderedDict[int, SpooledFrame] = OrderedDict()
@@ -36,6 +38,7 @@ class MemorySpool:
             raise ValueError(f"frame {frame.seq} out of order, wanted {self.next_seq}")
         self.next_seq += 1
         held = SpooledFrame.of(frame)
+        self.committed_ns = frame.time_ns
         self.absent.add(self._editions[-1].texts[held.scan], held)
         self._frames[frame.seq] = held
         self._bytes += VALUE_BYTES * held.value.size
@@ -55,6 +58,13 @@ class MemorySpool:
 
     def _edition(self, seq: int) -> Edition:
         return next(each for each in reversed(self._editions) if each.first_seq <= seq)
+
+    def attach(self, memo: bytes) -> None:
+        """Forget it: nothing of this outlives a restart."""
+
+    def attached(self) -> list[bytes]:
+        """Return nothing."""
+        return []
 
     async def commit(self) -> None:
         """Do nothing: memory is as durable as it will ever be."""

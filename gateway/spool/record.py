@@ -49,6 +49,7 @@ SCHEMA: Final = 1
 FRAMES: Final = 2
 HELD: Final = 3
 OFFSET: Final = 4
+MEMO: Final = 5
 BATCH: Final = struct.Struct("<IIIIQIIIII")
 SEGMENT: Final = struct.Struct("<8sIII")
 ZLIB_LEVEL: Final = 1  # level 6 and zstd gain below 1 % on these columns (ACQUISITION section 8)
@@ -173,6 +174,19 @@ def gap_before(at: int, n_bytes: int) -> int:
 def encode_offset(boot: int, through: int, offset_ns: int | None) -> bytes:
     """Return the payload that fixes the stamps of a boot's held frames; None: as they were stamped."""
     return dumps({"boot": boot, "through": through, "offset_ns": offset_ns})
+
+
+def encode_memo(memo: bytes) -> bytes:
+    """Return the payload of a memo."""
+    return zlib.compress(memo, ZLIB_LEVEL)
+
+
+def decode_memo(body: bytes) -> bytes:
+    """Return what a memo's payload says; raises ValueError."""
+    try:
+        return zlib.decompress(body)
+    except zlib.error as error:
+        raise CorruptBatch(str(error)) from None
 
 
 def is_ours(data: bytes, at: int, segment: int) -> bool:

@@ -19,6 +19,7 @@ from gateway.spool.record import (
     FRAMES,
     HEADER_BYTES,
     HELD,
+    MEMO,
     OFFSET,
     PAGE_BYTES,
     SCHEMA,
@@ -27,6 +28,7 @@ from gateway.spool.record import (
     body_of,
     catalog_of,
     decode_block,
+    decode_memo,
     decode_schema,
     head_at,
     is_ours,
@@ -54,6 +56,7 @@ class Segment:
     schemas  catalog -> texts, of the schema batches in it;  held  boot -> frames in it
     unfixed  boot -> frames whose stamps are not fixed in it;  offsets  boot -> what fixes them: through which number,
              and the offset of the wall clock, None for the one they have
+    memos    what was attached to the commits in it, as the scan found it
     known    schemas of other segments, where its own are damaged
     """
 
@@ -68,6 +71,7 @@ class Segment:
     held: dict[int, RangeSet] = field(default_factory=dict)
     unfixed: dict[int, RangeSet] = field(default_factory=dict)
     offsets: dict[int, tuple[int, int | None]] = field(default_factory=dict)
+    memos: list[bytes] = field(default_factory=list)
     known: Mapping[str, tuple[ScanText, ...]] = field(default_factory=dict)
 
     @property
@@ -242,6 +246,8 @@ def _take(segment: Segment, kind: int, body: bytes) -> None:
             raw = loads(body)
             offset_ns = None if raw["offset_ns"] is None else whole(raw["offset_ns"])
             segment.offsets[whole(raw["boot"])] = (whole(raw["through"]), offset_ns)
+        elif kind == MEMO:
+            segment.memos.append(decode_memo(body))
     except (ValueError, KeyError, TypeError):
         segment.damaged += 1
 

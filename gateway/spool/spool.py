@@ -146,6 +146,8 @@ class Spool(Protocol):
     boot: int
     next_seq: int
     absent: Absent
+    committed_ns: int  # stamp of the last committed frame of this boot, 0 where there is none or it may still be moved
+    at_turn: Callable[[], None]  # called, in any thread, before memos are forgotten: keep elsewhere what they say
 
     def append(self, frame: Frame) -> None:
         """Take a frame whose seq is next_seq; it is safe after the next commit."""
@@ -155,8 +157,16 @@ class Spool(Protocol):
         """Take frames of another configuration from next_seq on, and keep no more than max_bytes from now on."""
         ...
 
+    def attach(self, memo: bytes) -> None:
+        """Take bytes that become safe with the next commit, in the same write as its frames, until `at_turn`."""
+        ...
+
+    def attached(self) -> list[bytes]:
+        """Return what was attached before the start and no `at_turn` has asked to keep elsewhere, in order; once."""
+        ...
+
     async def commit(self) -> None:
-        """Make everything appended so far durable; a disk that fails is a state, not an exception."""
+        """Make everything appended and attached so far durable; a disk that fails is a state, not an exception."""
         ...
 
     async def tidy(self) -> None:

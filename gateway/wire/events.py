@@ -119,15 +119,18 @@ def encode_status(
     boots: Mapping[int, tuple[int, int]],
     delivered: Mapping[int, Iterable[tuple[int, int]]] | None = None,
     absent: Mapping[str, Mapping[str, int]] | None = None,
+    committed_ns: int = 0,
 ) -> bytes:
     """Return the retained status message.
 
     boots      each boot still in the spool: its committed range
     delivered  of these the frames that the broker has acknowledged; of ranges in tatters the lowest
     absent     samples of this boot that never existed: device -> name of the quality -> how many
+    committed_ns  stamp of the last committed frame of this boot, 0 where there is none or it may still be moved
     """
     said: dict[str, Any] = {"state": state, "boot": boot, "version": version, "time": time_ns}
     said["boots"] = {str(number): list(span) for number, span in boots.items()}
     said["delivered"] = {str(number): list(islice(spans, MAX_RANGES)) for number, spans in (delivered or {}).items()}
     said["absent"] = absent or {}
+    said["committed"] = committed_ns
     return dumps(said)

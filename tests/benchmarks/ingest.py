@@ -1,11 +1,18 @@
-"""ingest: messages from the broker into a store, until the ledger has them; the ingest is a child process."""
+"""ingest: messages from the broker into a store, until the ledger has them; the ingest is a child process.
+
+Then small messages that wait in the broker: how much more do two workers take that share them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import shutil
+import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +21,7 @@ import numpy as np
 from gateway.deliver.publish import message
 from gateway.ingest.ledger_file import read_accounts
 from gateway.model.corridor import MqttSpec
+from gateway.model.ranges import RangeSet
 from gateway.wire.client import Client, keep_connected
 from gateway.wire.frame_lines import LineWriter, scan_texts
 from tests import servers
@@ -21,6 +29,7 @@ from tests.benchmarks import rig
 from tests.processes import corridor, until
 
 KINDS = {"one_frame_per_message": (1, 6_000), "ten_frames_per_message": (10, 2_000)}  # frames per message, messages
+SMALL_VALUES, SMALL_MESSAGES, ROUNDS = 10, 20_000, 3  # ten values a message: it costs more than what is in it
 IN_FLIGHT = 32
 TIME_NS = 1_764_000_000_000_000_000
 
@@ -36,28 +45,73 @@ def measure() -> dict[str, Any]:
                 database = asyncio.run(servers.create_database(influxd.port))
                 url = f"influx1://127.0.0.1:{influxd.port}/{database}"
                 out["influxdb"] = _into(folder / "influx", broker.port, url)
+                out["influxdb"]["workers"] = _shared(folder / "shared", broker.port, url)
         else:
             out["influxdb"] = {"skipped": "influxd is not installed"}
     return out
 
 
+@contextlib.contextmanager
+def _worker(folder: Path, port: int, store: str, number: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """Run an ingest of the corridor that is called like the folder; its state is in folder/<number>."""
+    config = folder / f"ingest{number}.toml"
+    config.write_text(
+        f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n[ingest]\nid = "in-{folder.name}-{number}"\n'
+        f'corridor = "{folder.name}"\n[store]\nurl = "{store}"\n'
+    )
+    with corridor("ingest", config, "--state", folder / str(number), log=folder / f"{number}.log") as child:
+        yield child
+
+
+def _shared(folder: Path, port: int, store: str) -> dict[str, float]:
+    """Return the messages a second of one worker and of two; they take turns."""
+    folders = (folder.with_name(f"{folder.name}{k}") for k in itertools.count())
+    takers = {f"{n}": lambda n=n: _drained(next(folders), port, store, n) for n in (1, 2)}
+    found = rig.medians(takers, ROUNDS)
+    return {"one_messages_per_s": found["1"], "two_messages_per_s": found["2"], "ratio": found["2"] / found["1"]}
+
+
+def _drained(folder: Path, port: int, store: str, n_workers: int) -> float:
+    """Return the messages a second from the first to the last of those that waited for so many workers."""
+    folder.mkdir()
+    states = [folder / str(number) for number in range(n_workers)]
+
+    @contextlib.contextmanager
+    def workers() -> Iterator[None]:
+        with contextlib.ExitStack() as running:
+            for number in range(n_workers):
+                running.enter_context(_worker(folder, port, store, number))
+            yield
+
+    with workers():
+        warm = _messages(folder.name, 1, 1, 1)
+        asyncio.run(
+            _publish(port, folder.name, warm, again=lambda: not all(_stored(state, 1).total for state in states))
+        )
+    asyncio.run(_publish(port, folder.name, _messages(folder.name, 2, 1, SMALL_MESSAGES, SMALL_VALUES)))
+
+    def n_stored() -> int:
+        return RangeSet(span for state in states for span in _stored(state, 2)).total
+
+    with workers():
+        first = until(n_stored, "the first ones")
+        began = time.perf_counter()
+        until(lambda: n_stored() == SMALL_MESSAGES, "all of them")
+        return (SMALL_MESSAGES - first) / (time.perf_counter() - began)
+
+
 def _into(folder: Path, port: int, store: str) -> dict[str, Any]:
     folder.mkdir()
-    config = folder / "ingest.toml"
-    corridor_name = folder.name
-    config.write_text(
-        f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n[ingest]\nid = "in-{corridor_name}"\ncorridor = "{corridor_name}"\n'
-        f'[store]\nurl = "{store}"\n'
-    )
+    corridor_name, state = folder.name, folder / "0"
     out: dict[str, Any] = {}
-    with corridor("ingest", config, "--state", folder / "state", log=folder / "ingest.log") as child:
+    with _worker(folder, port, store) as child:
         warm = _messages(corridor_name, 1, 1, 1)
-        asyncio.run(_publish(port, corridor_name, warm, again=lambda: not _stored(folder / "state", 1)))
+        asyncio.run(_publish(port, corridor_name, warm, again=lambda: not _stored(state, 1).total))
         for boot, (name, (n_frames, n_messages)) in enumerate(KINDS.items(), 2):
             made = _messages(corridor_name, boot, n_frames, n_messages)
             cpu, began = rig.cpu_s(child.pid), time.perf_counter()
             asyncio.run(_publish(port, corridor_name, made))
-            until(lambda b=boot, n=n_frames * n_messages: _stored(folder / "state", b) == n, "all frames")
+            until(lambda b=boot, n=n_frames * n_messages: _stored(state, b).total == n, "all frames")
             wall, used = time.perf_counter() - began, rig.cpu_s(child.pid) - cpu
             n_values = n_messages * n_frames * rig.VALUES
             out[name] = {
@@ -68,16 +122,16 @@ def _into(folder: Path, port: int, store: str) -> dict[str, Any]:
     return out
 
 
-def _messages(corridor_name: str, boot: int, n_frames: int, n_messages: int) -> list[bytes]:
-    text = scan_texts(rig.table(1, rig.VALUES, "uint16", scale=0.1))[0]
+def _messages(corridor_name: str, boot: int, n_frames: int, n_messages: int, n_values: int = rig.VALUES) -> list[bytes]:
+    text = scan_texts(rig.table(1, n_values, "uint16", scale=0.1))[0]
     writer = LineWriter(type(text)(text.device, text.prefix.replace("=bench,", f"={corridor_name},"), *_rest(text)))
-    rng, quality = np.random.default_rng(boot), np.zeros(rig.VALUES, np.uint32)
+    rng, quality = np.random.default_rng(boot), np.zeros(n_values, np.uint32)
     out, seq = [], 0
     for _ in range(n_messages):
         frames = []
         for _ in range(n_frames):
             seq += 1
-            value = np.round(rng.uniform(0, 6000, rig.VALUES), 1)
+            value = np.round(rng.uniform(0, 6000, n_values), 1)
             frames.append((seq, writer.line(value, quality, TIME_NS + (boot * 1_000_000 + seq) * 1_000_000)))
         out.append(message(boot, "3f9a1234", frames))
     return out
@@ -108,9 +162,9 @@ async def _publish(port: int, corridor_name: str, messages: list[bytes], again: 
     await keep_connected(MqttSpec((f"mqtt://127.0.0.1:{port}",), None, None), "bench", session)
 
 
-def _stored(state: Path, boot: int) -> int:
+def _stored(state: Path, boot: int) -> RangeSet:
     try:
         account = read_accounts(state).get(("gw1", boot))
     except OSError:
-        return 0
-    return account.stored.total if account else 0
+        return RangeSet()
+    return account.stored if account else RangeSet()

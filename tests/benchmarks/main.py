@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.benchmarks import decode, detect, drain, end_to_end, ingest, lines, memory, month, publish, read, spool
+from tests.benchmarks import decode, detect, drain, end_to_end, ingest, lines, memory, month, publish, read, soak, spool
 from tests.benchmarks.rig import Unavailable
 
 Result = dict[str, Any]
 
-STAGES: Final[dict[str, Callable[[], Result]]] = {
+STAGES: Final[dict[str, Callable[..., Result]]] = {
     "read": read.measure,
     "decode": decode.measure,
     "detect": detect.measure,
@@ -24,14 +24,19 @@ STAGES: Final[dict[str, Callable[[], Result]]] = {
     "end_to_end": end_to_end.measure,
     "memory": memory.measure,
 }
-LONG: Final[dict[str, Callable[[], Result]]] = {  # a minute or more: only when they are asked for
+LONG: Final[dict[str, Callable[..., Result]]] = {  # a minute or more: only when they are asked for
     "drain": drain.measure,
     "month": month.measure,
+    "soak": soak.measure,
 }
 
 
-def run(stage: str, *, as_json: bool) -> int:
-    """Measure one stage, or `all` of them, and print the results; returns the exit code."""
+def run(stage: str, *, as_json: bool, minutes: float | None = None) -> int:
+    """Measure one stage, or `all` of them, and print the results; returns the exit code.
+
+    minutes  how long soak takes, None: as long as it does by itself
+    A stage that judges says whether it `passed`; where one did not, the code is 1.
+    """
     if stage != "all" and stage not in STAGES and stage not in LONG:
         _say(f"bench: got {stage!r}, wanted all or one of {', '.join([*STAGES, *LONG])}")
         return 1
@@ -40,7 +45,8 @@ def run(stage: str, *, as_json: bool) -> int:
         began = time.monotonic()
         _say(f"bench {name} ...")
         try:
-            found[name] = _rounded(measured := {**STAGES, **LONG}[name]())
+            settings = {} if minutes is None else {"minutes": minutes}
+            found[name] = _rounded(measured := {**STAGES, **LONG}[name](**settings))
         except Unavailable as error:
             found[name] = measured = {"skipped": str(error)}
         _say(f"bench {name}: {time.monotonic() - began:.1f} s")
@@ -48,7 +54,7 @@ def run(stage: str, *, as_json: bool) -> int:
             _show(name, measured)
     if as_json:
         print(json.dumps(found if stage == "all" else found[stage]))
-    return 0
+    return int(any(not each.get("passed", True) for each in found.values()))
 
 
 def _rounded(value: Any) -> Any:

@@ -4,7 +4,9 @@ The writer tells every step in a line, in the order in which things happen:
 
     BOOT 3                          the spool is open, this is its boot number
     APPENDED 3 17                   frames up to 17 were appended
+    ATTACHED 3:5                    this memo was attached
     COMMIT boot=3 seq=17            (by the spool itself) and are on the disk
+    KEPT                            memos are kept elsewhere: a new segment is begun
     HELD 2:5-90 3:1-17              what the spool says it holds of each boot, after every opening and commit
     DROPPED 40 4321                 frames and good values that it says went unsent, likewise
     ACK 2 5 9                       these are acknowledged
@@ -13,6 +15,7 @@ The writer tells every step in a line, in the order in which things happen:
 Promises
     A frame whose COMMIT (or HELD) was told is held, bit for bit, until the cap drops it; the oldest go first.
     What goes without an acknowledgement is counted, to the frame and to the value, and nothing else is.
+    So is a memo that was attached before a COMMIT, until a new segment is begun. They come in their order.
     No frame comes twice, none that was never appended. A boot number is higher than every one before it.
     The folder never exceeds its cap. It opens whatever happened, and works.
 """
@@ -33,12 +36,13 @@ import pytest
 from drivers.quality import BAD
 from gateway.model.frame import Frame
 from gateway.model.ranges import RangeSet
-from gateway.spool import disk
+from gateway.spool import disk, files
 from gateway.spool.disk import DiskSpool
 from gateway.spool.record import SpooledFrame
 from gateway.spool.spool import START
 from gateway.wire.frame_lines import ScanText
 from tests.contract.test_spools import everything
+from tests.faults.goals import Goal
 from tests.gateway import frames
 
 MAX_BYTES: Final = 1_000_000  # the smallest cap that a configuration may ask for: it rotates and drops soon
@@ -89,6 +93,10 @@ class Promises:
         self.held: set[Key] = set()
         self.acked: set[Key] = set()
         self.dropped = self.dropped_values = 0
+        self.told = 0  # dropped, by the spool's own count
+        self.committed = self.lost = 0  # frames that were ever held; of these, gone where none may go
+        self.attached: list[str] = []  # memos: before the next commit,
+        self.memos: list[str] = []  # safe
         self.broken: list[str] = []
         for line in lines:
             self.hear(line)
@@ -99,8 +107,14 @@ class Promises:
         other.boot, other.newest, other.appended = self.boot, self.newest, dict(self.appended)
         other.held, other.acked = set(self.held), set(self.acked)
         other.dropped, other.dropped_values = self.dropped, self.dropped_values
+        other.committed, other.lost, other.told = self.committed, self.lost, self.told
+        other.attached, other.memos = list(self.attached), list(self.memos)
         other.broken = list(self.broken)
         return other
+
+    def forget(self) -> None:
+        """Keep the counts only: thousands are judged in one run."""
+        self.held, self.acked = set(), set()
 
     def hear(self, line: str) -> None:
         """Take a line of the writer; what contradicts an earlier one is noted as broken."""
@@ -109,13 +123,22 @@ class Promises:
             if int(rest[0]) <= self.boot:
                 self.broken.append(f"boot {rest[0]} was given after boot {self.boot}")
             self.boot, self.newest = int(rest[0]), 0
+            self.attached.clear()
             self.appended[self.boot] = 0
         elif word == "APPENDED":
             self.appended[int(rest[0])] = int(rest[1])
+        elif word == "ATTACHED":
+            self.attached.append(rest[0])
+        elif word == "KEPT":
+            self.attached.clear()
+            self.memos.clear()
         elif word == "COMMIT":
+            self.memos += self.attached
+            self.attached.clear()
             boot, last = int(rest[0]), int(rest[1])
             while last > 0 and (boot, last) not in self.held:
                 self.held.add((boot, last))
+                self.committed += 1
                 last -= 1
         elif word == "ACK":
             self.acked |= {(int(rest[0]), seq) for seq in range(int(rest[1]), int(rest[2]) + 1)}
@@ -140,13 +163,22 @@ class Promises:
         oldest = min(held, default=(0, 0))  # a cap never takes everything
         lost = sorted(key for key in gone if key > oldest)
         if lost:
+            self.lost += len(lost)
             self.broken.append(f"lost, and not the oldest: {_text(lost)}")
         self.dropped += len(gone - self.acked)
         self.dropped_values += sum(n_good(*key) for key in gone - self.acked)
+        self.committed += len(held - self.held) - len(never)
         self.held = held - set(never)
+
+    def recall(self, found: Sequence[str]) -> None:
+        """Take the memos that an opening finds."""
+        rest = iter(found)
+        if lost := [memo for memo in self.memos if memo not in rest]:  # in this order
+            self.broken.append(f"memos that were safe are lost: {lost[:4]}")
 
     def count(self, dropped: int, values: int) -> None:
         """Take what the spool says it has dropped, after it was seen what it holds."""
+        self.told = dropped
         if (dropped, values) != (self.dropped, self.dropped_values):
             told = f"{dropped} frames, {values} values"
             self.broken.append(f"counted {told} as dropped, but {self.dropped}, {self.dropped_values} went")
@@ -155,6 +187,18 @@ class Promises:
         if known - self.acked:
             self.broken.append(f"known as acknowledged, but never were: {_text(sorted(known - self.acked))}")
         self.acked = known
+
+
+def goal(fault: str, judged: Sequence[Promises]) -> Goal:
+    """Return the row of the goals table of what was judged, each once its fault was over."""
+    return Goal(
+        fault,
+        times=len(judged),
+        committed=sum(each.committed for each in judged),
+        lost=sum(each.lost for each in judged),
+        told=sum(each.told for each in judged),
+        found=sum(each.dropped for each in judged),
+    )
 
 
 def _keys(spans: Iterable[str]) -> set[Key]:
@@ -197,7 +241,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "to_thread", at_once)
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     monkeypatch.setattr(os, "fdatasync", lambda fd: None)
-    monkeypatch.setattr(disk.log, "disabled", True)
+    for log in (disk.log, files.log):
+        monkeypatch.setattr(log, "disabled", True)
 
 
 async def broken(folder: Path, promises: Promises) -> list[str]:
@@ -211,6 +256,7 @@ async def broken(folder: Path, promises: Promises) -> list[str]:
 async def _broken(folder: Path, promises: Promises) -> list[str]:
     spool = opened(folder)
     promises.hear(f"BOOT {spool.boot}")
+    promises.recall([memo.decode() for memo in spool.attached()])
     promises.see(keys(spool.boots()))
     _look(promises, spool, folder)
     promises.hear(f"KNOWN {known(spool)}")

@@ -13,6 +13,7 @@ from gateway.cli import main
 from gateway.spool.spool import START
 from gateway.spool.verify import verify
 from tests.contract.test_spools import everything
+from tests.faults.goals import Goal
 from tests.faults.promises import TEXTS as TEXTS_OF_FULL
 from tests.faults.promises import Key, frame, hurry, is_same, opened
 from tests.gateway import frames
@@ -253,17 +254,20 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("times", [20, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
-async def test_damage_of_any_kind_stays_in_its_file(tmp_path, full, times):
+async def test_damage_of_any_kind_stays_in_its_file(tmp_path, full, times, show):
     files, owners = full
     rng = random.Random(times)
     everything = set().union(*owners.values())
     whole = Written(files, max(owners), [everything], [0])
+    sound = lost = 0  # frames in files that nobody touched, and what of them was not found
     for _ in range(times):
         names = rng.sample(sorted(files), rng.choice((1, 1, 2)))
         how = {name: rng.choice(sorted(DAMAGES)) for name in names}
         whole.lay_out(tmp_path / "spool", **{name: DAMAGES[how[name]](rng, files[name]) for name in names})
         kept, is_told = await survivors(tmp_path / "spool", TEXTS_OF_FULL)
         touched = set().union(*(owners.get(name, set()) for name in names))
+        sound, lost = sound + len(everything - touched), lost + len(everything - touched - kept)
         assert everything - touched <= kept <= everything, how
         assert is_told or kept == everything or not set(how.values()) <= {"flips", "noise"}, how
         await works_on(tmp_path / "spool", whole, kept, TEXTS_OF_FULL)
+    show(Goal("spool: damaged files, frames of the others", times, sound, lost))

@@ -16,7 +16,7 @@ import pytest
 from gateway.model.ranges import RangeSet
 from gateway.spool.verify import verify
 from hil_tests import bench as benches
-from tests.faults.promises import Promises, broken, hurry
+from tests.faults.promises import Promises, broken, goal, hurry
 from tests.faults.strace import HERE
 from tests.processes import until
 
@@ -56,9 +56,12 @@ def kill_one(parent, folder, seed, rng):
 
 
 async def killed(folder, times, seed):
-    """Kill writers of one spool, one after the other; after each, a copy of the folder is looked at."""
+    """Kill writers of one spool, one after the other; after each, a copy of the folder is looked at.
+
+    Returns what the last of them was promised, and what each copy was judged by.
+    """
     rng = random.Random(seed)
-    promises = Promises()
+    promises, judged = Promises(), []
     spool = folder / "spool"
     with nursery(folder / "scratch") as parent:
         for i in range(times):
@@ -67,22 +70,24 @@ async def killed(folder, times, seed):
             assert promises.broken == []
             assert promises.boot == i + 1
             shutil.copytree(spool, folder / "copy")
-            assert await broken(folder / "copy", promises.copy()) == []
+            judged.append(promises.copy())
+            assert await broken(folder / "copy", judged[-1]) == []
             shutil.rmtree(folder / "copy")
-    return promises
+    return promises, judged
 
 
-async def test_a_writer_that_is_killed_breaks_no_promise(tmp_path, monkeypatch):
+async def test_a_writer_that_is_killed_breaks_no_promise(tmp_path, monkeypatch, show):
     hurry(monkeypatch)
-    promises = await killed(tmp_path, 5, 1)
-    assert promises.held
+    _, judged = await killed(tmp_path, 5, 1)
+    show(goal("spool: kill -9 of its writer", judged))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_a_writer_that_is_killed_two_hundred_times_breaks_no_promise(tmp_path, monkeypatch):
+async def test_a_writer_that_is_killed_two_hundred_times_breaks_no_promise(tmp_path, monkeypatch, show):
     hurry(monkeypatch)
-    promises = await killed(tmp_path, 200, 1000)
+    promises, judged = await killed(tmp_path, 200, 1000)
+    show(goal("spool: kill -9 of its writer", judged))
     assert promises.dropped > 1_000
 
 

@@ -8,11 +8,12 @@ import pytest
 from gateway.spool.verify import verify
 from tests.faults import power_cut, promises, strace
 from tests.faults.power_cut import FATES, MODELS, cuts, lay_out
-from tests.faults.promises import Promises, broken, hurry
+from tests.faults.promises import Promises, broken, goal, hurry
 from tests.faults.strace import Cut, Made, Removed, Renamed, Said, StrangeCall, Synced, Written
 from tests.faults.writer import BREAKS
 
 BOOTS, COMMITS = 2, 60  # so many segments that the oldest are dropped, sealed or not, and their files used again
+ALL_COMMITS = 85  # with any seed
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def moments(operations, begin=1):
 
 
 async def findings(operations, model, n, folder, seed=1, told=None, begin=1):
-    """Return {(after, fate): what is broken} of n images, or of all with n = 0; each is checked and thrown away.
+    """Return ({(after, fate): what is broken}, what each was judged by) of n images, or of all with n = 0.
 
     `told` is what was promised before operation number `begin`. Half of the n are of cuts while a segment changes:
     there stand most of the steps that may be done in a wrong order.
@@ -51,7 +52,7 @@ async def findings(operations, model, n, folder, seed=1, told=None, begin=1):
             cut for cut in wanted if any(isinstance(o, Renamed) for o in operations[max(0, cut[0] - 8) : cut[0] + 8])
         ]
         wanted = {*rng.sample(changing, n // 2), *rng.sample(wanted, n - n // 2)}
-    told, out = told or Promises(), {}
+    told, out, judged = told or Promises(), {}, []
     for k, cut in enumerate(cuts(operations, model, wanted, rng)):
         for line in cut.said:
             told.hear(line)
@@ -59,28 +60,35 @@ async def findings(operations, model, n, folder, seed=1, told=None, begin=1):
         lay_out(cut.image, root)
         if (root / "spool").is_dir() and k % 4 == 0:
             verify(root / "spool")  # a cut folder may be looked at before it is opened
-        if found := await broken(root / "spool", told.copy()):
+        judged.append(told.copy())
+        if found := await broken(root / "spool", judged[-1]):
             out[cut.after, cut.fate] = found
         power_cut.clear(root)
+        judged[-1].forget()
     assert told.held
-    return out
+    return out, judged
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_power_cut_breaks_no_promise(tmp_path, model):
+async def test_a_power_cut_breaks_no_promise(tmp_path, model, show):
     operations = recorded(tmp_path / "state")
     assert Promises(all_said(operations)).dropped > 0  # not all of what went was acknowledged
-    assert await findings(operations, model, 40, tmp_path) == {}
+    found, judged = await findings(operations, model, 40, tmp_path)
+    assert found == {}
+    show(goal(f"spool: power cut, {model}", judged))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_power_cut_at_any_step_breaks_no_promise(tmp_path, model, seed):
-    operations = recorded(tmp_path / "state", seed)
+async def test_a_power_cut_at_any_step_breaks_no_promise(tmp_path, model, seed, show):
+    operations = recorded(tmp_path / "state", seed, commits=ALL_COMMITS)
+    assert Promises(all_said(operations)).dropped > 0
     assert len(moments(operations)) * len(FATES) > 1000
-    assert await findings(operations, model, 0, tmp_path, seed) == {}
+    found, judged = await findings(operations, model, 0, tmp_path, seed)
+    assert found == {}
+    show(goal(f"spool: power cut at every step, {model}, run {seed}", judged))
 
 
 @pytest.mark.slow
@@ -96,13 +104,15 @@ async def test_a_power_cut_after_a_power_cut_breaks_no_promise(tmp_path, model):
         lay_out(cut.image, root)
         begin = len(strace.as_found(root))
         second = recorded(root, k, boots=1, commits=20)
-        assert await findings(second, model, 40, tmp_path, k, told, begin) == {}, (cut.after, k)
+        found, _ = await findings(second, model, 40, tmp_path, k, told, begin)
+        assert found == {}, (cut.after, k)
 
 
 async def test_a_spool_that_does_not_wait_for_the_disk_is_found_out(tmp_path):
     operations = recorded(tmp_path / "state", boots=1, commits=20, without=["fdatasync"])
     for model in MODELS:
-        assert len(await findings(operations, model, 8, tmp_path)) >= 2
+        found, _ = await findings(operations, model, 8, tmp_path)
+        assert len(found) >= 2
 
 
 @pytest.mark.slow
@@ -110,7 +120,8 @@ async def test_a_spool_that_does_not_wait_for_the_disk_is_found_out(tmp_path):
 async def test_every_sync_is_needed(tmp_path, without):
     operations = recorded(tmp_path / "state", without=[without])
     for model in MODELS:
-        assert await findings(operations, model, 60, tmp_path)
+        found, _ = await findings(operations, model, 60, tmp_path)
+        assert found
 
 
 async def test_a_new_spool_is_still_there_after_a_power_cut(tmp_path):

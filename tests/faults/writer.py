@@ -45,11 +45,16 @@ async def write(folder: Path, rng: random.Random, commits: int, say: Say) -> Dis
     say(f"BOOT {spool.boot}")
     tell(spool, say)
     say(f"KNOWN {known(spool)}")
-    position = START
+    position, memo = START, 0
+    spool.at_turn = lambda: say("KEPT")
     for _ in range(commits):
         for _ in range(rng.randint(1, rng.choice((2, LARGEST_COMMIT)))):
             spool.append(frame(spool.boot, spool.next_seq))
         say(f"APPENDED {spool.boot} {spool.next_seq - 1}")
+        for _ in range(rng.choice((0, 1, 3))):
+            memo += 1
+            say(f"ATTACHED {spool.boot}:{memo}")
+            spool.attach(f"{spool.boot}:{memo}".encode())
         await spool.commit()
         if rng.random() < TIDY_SHARE:
             await spool.tidy()

@@ -409,7 +409,11 @@ def test_usage_is_exit_2():
      (["demo", "--seconds", "nan"], "corridor demo: error: argument --seconds: got 'nan', wanted a number of seconds"),
      (["demo", "--seconds", "-1"], "corridor demo: error: argument --seconds: got '-1', wanted a number of seconds"),
      (["sim", "g.toml", "--cert", "c.pem"], "corridor sim: error: --cert and --key go together"),
-     (["sim", "g.toml", "--key", "k.pem"], "corridor sim: error: --cert and --key go together")],
+     (["sim", "g.toml", "--key", "k.pem"], "corridor sim: error: --cert and --key go together"),
+     (["bench", "--minutes", "3"], "corridor bench: error: --minutes is for the stage soak, not for all"),
+     (["bench", "read", "--minutes", "3"], "corridor bench: error: --minutes is for the stage soak, not for read"),
+     (["bench", "soak", "--minutes", "0"],
+      "corridor bench: error: argument --minutes: got '0', wanted a number of minutes above 0")],
 )  # fmt: skip
 def test_a_usage_error_names_what_is_wrong(capsys, arguments, said):
     if said is None:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 from drivers.link import LinkCounters
 from gateway import health
@@ -44,6 +45,7 @@ def found(unexpected=None, late_frames=1):
         unjudged=None,
         unexpected=unexpected or {},
         events_dropped=0,
+        tasks=12,
         up_s=100.0,
         now_ns=17,
     )
@@ -65,6 +67,15 @@ def test_every_counter_of_the_contract_is_there():
     assert said["detectors"] == {"state": "ready", "waiting": 0}
     assert {"state", "offset_s"} <= said["clock"].keys()
     assert said["memory_bytes"] > 1_000_000
+    assert said["tasks"] == 12
+
+
+def test_descriptors_are_those_that_are_open():
+    before = found()["descriptors"]
+    with Path("/dev/null").open() as one, Path("/dev/null").open() as other:
+        assert one.fileno() != other.fileno()
+        assert found()["descriptors"] == before + 2
+    assert found()["descriptors"] == before
 
 
 def test_a_device_of_another_model_says_so_as_long_as_it_is_there():

@@ -184,6 +184,13 @@ async def test_one_missed_poll_is_noise_two_are_an_alarm_and_an_answer_ends_it(r
     assert [e.reason for e in rig.events() if e.kind == "alarm"] == ["communication:clear"]
 
 
+def test_what_a_reload_leaves_as_it_is_is_kept_once(rig):
+    before = rig.pipeline.parts
+    after = Parts(plan(rig.made.spec).table, before)
+    assert [id(text) for text in after.texts] == [id(text) for text in before.texts]
+    assert [id(writer) for writer in after.writers] == [id(writer) for writer in before.writers]
+
+
 async def test_time_never_goes_back_for_a_tag(rig):
     rig.put()
     await rig.turn()

@@ -84,7 +84,7 @@ def test_alarms_outlive_a_restart_and_those_beyond_their_limit_are_named(engine,
     engine.device(0, Step.RAISE, 105)
     journal = Journal(tmp_path)
     journal.stand(encode_alarms(106, engine.standing()))
-    journal.commit()
+    journal.close()
     again = AlarmEngine(engine._table)
     assert again.restore(Journal(tmp_path).standing()) == ([(0, flags.HIGH)], [])
     assert again.standing() == engine.standing()

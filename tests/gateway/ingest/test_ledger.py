@@ -150,6 +150,17 @@ def test_what_never_existed_is_told_by_the_gateway_and_kept() -> None:
     assert ledger.report()["absent"] == 37
 
 
+def test_it_is_complete_up_to_now_while_every_frame_is_empty() -> None:
+    ledger = Ledger()
+    ledger.add([Entry("gw", 7, [(1, 9)], [], (3, 3000))])
+    ledger.note("gw", encode_status("online", 7, "0", 9500, {7: (1, 9)}, committed_ns=9000))
+    assert row(ledger)["complete_time"] == 9000
+    ledger.note("gw", encode_status("online", 7, "0", 14_500, {7: (1, 14)}, committed_ns=14_000))
+    assert row(ledger)["complete_time"] == 9000  # the last five have not come
+    ledger.add([Entry("gw", 7, [(10, 14)], [])])
+    assert row(ledger)["complete_time"] == 14_000
+
+
 def test_a_last_will_is_old_news() -> None:
     ledger = Ledger()
     ledger.note("gw", status({7: (5, 90)}))

@@ -31,9 +31,9 @@ class Scene:
     def stored(self, *ranges: tuple[int, int]) -> None:
         self.ledger.add([Entry("gw", 7, list(ranges), [])])
 
-    def look(self, after_s: float = GRACE_S) -> list[Ask]:
+    def look(self, after_s: float = GRACE_S, *, is_queue_in: bool = True) -> list[Ask]:
         self.now_s += after_s
-        return self.repair.look(self.ledger, self.now_s)
+        return self.repair.look(self.ledger, self.now_s, is_queue_in=is_queue_in)
 
     def answer(self, ask: Ask, **fields: object) -> None:
         said = {"id": ask.ident, "ok": True, "sent": list(ask.ranges), "gone": {}, **fields}
@@ -56,6 +56,25 @@ def test_what_the_broker_has_had_and_stays_missing_is_asked_for(scene: Scene) ->
     assert command == {
         "id": ask.ident, "expires": 5 + 60_000_000_000, "by": "in-2", "boot": 7, "ranges": [(11, 15), (21, 24)],
     }  # fmt: skip
+
+
+def test_of_a_queue_that_still_comes_in_only_what_others_have_passed_is_asked_for(scene: Scene) -> None:
+    scene.look(is_queue_in=False)
+    (ask,) = scene.look(is_queue_in=False)
+    assert list(ask.ranges) == [(11, 15)]
+    said = encode_status("online", 8, "0", 1, {7: (1, 30), 8: (1, 9)}, {7: [(1, 30)], 8: [(1, 9)]})
+    scene.ledger.note("gw", said)
+    scene.answer(ask)
+    scene.stored((11, 15))
+    assert [scene.look(is_queue_in=False) for _ in range(3)] == [[], [], []]
+    scene.ledger.add([Entry("gw", 8, [(3, 3)], [])])
+    scene.look(is_queue_in=False)
+    (ask,) = scene.look(is_queue_in=False)
+    assert (ask.boot, list(ask.ranges)) == (7, [(21, 30)])
+    scene.answer(ask)
+    scene.stored((21, 30))
+    (ask,) = scene.look(is_queue_in=False)
+    assert (ask.boot, list(ask.ranges)) == (8, [(1, 2)])
 
 
 def test_what_arrives_meanwhile_is_not_asked_for(scene: Scene) -> None:

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.model.ranges import RangeSet
-from gateway.spool import disk, notes
-from gateway.spool.disk import DiskSpool, InUse, hold
+from gateway.spool import disk, files, notes
+from gateway.spool.disk import DiskSpool
+from gateway.spool.files import InUse, hold
 from gateway.spool.record import HEADER_BYTES, PAGE_BYTES
 from gateway.spool.segment import segments_in
 from gateway.spool.verify import verify
@@ -115,8 +116,8 @@ async def test_a_torn_tail_costs_at_most_the_last_batch(tmp_path_factory, cut, j
     await fill(spool, 6)
     await fill(spool, 6)
     _number, path = segments_in(folder)[-1]
-    start = spool._segments[-1].batch(1)[0]
-    end = spool._segments[-1].end
+    start = spool._files.segments[-1].batch(1)[0]
+    end = spool._files.segments[-1].end
     at = start + round(cut * (end - start - 1))
     raw = bytearray(path.read_bytes())
     raw[at:end] = bytes(end - at)
@@ -135,7 +136,7 @@ async def test_a_damaged_batch_in_the_middle_is_skipped_counted_and_the_rest_kep
     for _ in range(3):
         await fill(spool, 4)
     path = segments_in(tmp_path)[0][1]
-    offset = spool._segments[0].batch(1)[0]
+    offset = spool._files.segments[0].batch(1)[0]
     raw = bytearray(path.read_bytes())
     raw[offset + 60] ^= 0xFF
     path.write_bytes(raw)
@@ -435,7 +436,7 @@ async def test_frames_that_wait_in_memory_for_the_disk_are_sent_all_the_same(tmp
 async def test_a_place_where_the_disk_fails_is_left(tmp_path, monkeypatch):
     spool = opened(tmp_path)
     await fill(spool, 3)
-    bad, pwrite = spool._segments[-1].path, os.pwrite
+    bad, pwrite = spool._files.segments[-1].path, os.pwrite
 
     def write(fd, data, at):
         if Path(f"/proc/self/fd/{fd}").readlink() == bad:
@@ -483,7 +484,7 @@ async def test_a_commit_touches_as_few_pages_as_its_batch_can(tmp_path, n):
     for _ in range(30):
         before = spool.statistics().written
         await fill(spool, n)
-        segment = spool._segments[-1]
+        segment = spool._files.segments[-1]
         batch = segment.read(len(segment) - 1)[0].size
         assert spool.statistics().written - before == -(-batch // PAGE_BYTES) * PAGE_BYTES
     found = verify(tmp_path)
@@ -494,9 +495,9 @@ async def test_no_commit_waits_for_the_next_segment_to_be_made(tmp_path, monkeyp
     spool = opened(tmp_path, 4_000_000)
     await fill(spool, 10)
     made = []
-    make = disk._make_zeroed
-    monkeypatch.setattr(disk, "_make_zeroed", lambda path, *rest: made.append(path.name) or make(path, *rest))
-    while spool._segments[-1].number < 4:
+    make = files._make_zeroed
+    monkeypatch.setattr(files, "_make_zeroed", lambda path, *rest: made.append(path.name) or make(path, *rest))
+    while spool._files.segments[-1].number < 4:
         await fill(spool, 100)
         await spool.tidy()
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4_000_000
@@ -507,6 +508,19 @@ async def test_no_commit_waits_for_the_next_segment_to_be_made(tmp_path, monkeyp
     assert len(await unsent(again)) == spool.next_seq - 1
 
 
+async def test_what_is_told_of_a_drop_begins_with_the_first_frame_that_nobody_had(tmp_path):
+    spool = opened(tmp_path, 1_000_000)
+    await fill(spool, 10)  # one batch
+    spool.ack(1, 1, 4)
+    while not spool.statistics().dropped:
+        await fill(spool, 500)
+        spool.ack(1, 11, spool.next_seq - 1)
+    dropped = spool.dropped()
+    assert dropped is not None
+    assert list(dropped.ranges[1]) == [(5, 10)]
+    assert (dropped.first_ns, dropped.last_ns) == (frames.frame(5).time_ns, frames.frame(10).time_ns)
+
+
 async def test_a_spare_that_was_made_ahead_is_used_after_a_restart(tmp_path):
     spool = opened(tmp_path, 4_000_000)
     while not (tmp_path / "spare").exists():
@@ -514,7 +528,7 @@ async def test_a_spare_that_was_made_ahead_is_used_after_a_restart(tmp_path):
         await spool.tidy()
     inode = (tmp_path / "spare").stat().st_ino
     again = opened(tmp_path, 4_000_000)
-    while again._segments[-1].number < 2:
+    while again._files.segments[-1].number < 2:
         await fill(again, 100)
     assert (tmp_path / "0000000002.spool").stat().st_ino == inode
     assert not (tmp_path / "spare").exists()
@@ -535,3 +549,82 @@ async def test_what_went_while_there_was_no_disk_is_counted_when_there_is_one(tm
     assert dropped is not None
     assert (list(dropped.ranges[spool.boot]), dropped.frames, spool.dropped()) == ([(1, 21)], 21, None)
     assert opened(tmp_path / "state" / "spool").statistics().dropped == 21
+
+
+async def test_the_stamp_of_the_last_committed_frame_is_told_once_it_is_certain(tmp_path):
+    spool = opened(tmp_path)
+    spool.is_holding = True
+    await fill(spool, 2)
+    assert spool.committed_ns == 0
+    spool.fix(1, 7_000)
+    await fill(spool, 2)
+    assert spool.committed_ns == (await unsent(spool))[-1].time_ns
+    spool.append(frames.frame(spool.next_seq))
+    assert spool.committed_ns == (await unsent(spool))[-1].time_ns
+
+
+async def test_memos_come_back_in_order_until_they_are_kept_elsewhere(tmp_path):
+    spool = opened(tmp_path, 1_000_000)
+    spool.attach(b"one")
+    await spool.commit()  # without a frame
+    spool.attach(b"two")
+    await fill(spool, 3)
+    spool.attach(b"three")
+    again = opened(tmp_path, 1_000_000)
+    assert again.attached() == [b"one", b"two"]
+    assert again.attached() == []
+    turns = []
+    again.at_turn = lambda: turns.append(len(again._files.segments))
+    while not turns:
+        again.attach(b"four")
+        await fill(again, 20)
+    assert turns == [1]
+    again.attach(b"five")
+    await again.commit()
+    assert opened(tmp_path, 1_000_000).attached() == [b"four", b"five"]
+
+
+async def test_memos_cost_no_sync_of_their_own_beside_frames(tmp_path, monkeypatch):
+    spool, syncs, real = opened(tmp_path), [], os.fdatasync
+    await fill(spool, 3)
+    monkeypatch.setattr(disk.os, "fdatasync", lambda fd: (syncs.append(fd), real(fd)))
+    for _ in range(5):
+        spool.attach(b"an event")
+        await fill(spool, 3)
+    assert len(syncs) == 5
+
+
+async def test_memos_wait_for_a_disk_that_refuses_within_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "MAX_MEMO_BYTES", 25)
+    spool = opened(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+        for k in range(5):
+            spool.attach(b"memo %04d" % k)
+            await fill(spool, 1)
+    await spool.commit()
+    assert list(dict.fromkeys(opened(tmp_path).attached()))[-2:] == [b"memo 0003", b"memo 0004"]
+
+
+async def test_a_memo_that_is_larger_than_a_segment_hinders_nothing(tmp_path, caplog):
+    spool = opened(tmp_path, 1_000_000)
+    spool.attach(os.urandom(200_000))
+    spool.attach(b"small")
+    await fill(spool, 3)
+    assert opened(tmp_path, 1_000_000).attached() == [b"small"]
+    assert "larger than a segment" in caplog.text
+    assert spool.boots() == {1: (1, 3)}
+
+
+async def test_many_memos_take_their_turns(tmp_path):
+    spool = opened(tmp_path, 1_000_000)
+    kept = []
+    spool.at_turn = kept.clear
+    for k in range(60):
+        memo = bytes([k]) + os.urandom(9_000)
+        kept.append(memo)
+        spool.attach(memo)
+    await fill(spool, 3)
+    found = opened(tmp_path, 1_000_000).attached()
+    assert spool.statistics().state == "ok"
+    assert 1 < len(found) < 30

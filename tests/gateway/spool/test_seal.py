@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gateway.model.ranges import RangeSet
-from gateway.spool import disk
+from gateway.spool import disk, files
 from gateway.spool.disk import DiskSpool
 from gateway.spool.segment import SEALED, segments_in
 from gateway.spool.verify import verify
@@ -95,7 +95,7 @@ async def test_commits_go_on_while_it_is_sealed_and_one_that_is_dropped_meanwhil
     sealing = disk.seal
 
     def slow(segment, offsets):
-        spool._make_room(10_000_000)  # a commit that needed all the room
+        spool._files.make_room(10_000_000)  # a commit that needed all the room
         return sealing(segment, offsets)
 
     monkeypatch.setattr(disk, "seal", slow)
@@ -122,7 +122,7 @@ async def test_a_cut_between_two_steps_leaves_one_of_both(tmp_path, monkeypatch,
         if step == "written":
             patch.setattr(type(tmp_path), "rename", cut)
         else:
-            patch.setattr(disk, "sync_folder", cut)
+            patch.setattr(files, "sync_folder", cut)
         with pytest.raises(Cut):
             await spool.tidy()
     assert bool(list(tmp_path.glob("*.new"))) == (step == "written")
@@ -138,7 +138,7 @@ async def test_a_cut_between_two_steps_leaves_one_of_both(tmp_path, monkeypatch,
 
 async def test_a_damaged_batch_is_left_out_counted_and_told_when_it_is_asked_for(tmp_path):
     spool = await filled(tmp_path)
-    segment = spool._segments[0]
+    segment = spool._files.segments[0]
     offset, _, first, n, _ = segment.batch(2)
     raw = bytearray(segment.path.read_bytes())
     raw[offset + 60] ^= 0xFF
