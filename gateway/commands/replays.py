@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.commands.terminal import DONE, PEER_AWAY, refuse, say
+from gateway.model.clock import NS
 
 if TYPE_CHECKING:
     from gateway.detect.tags import Tags
@@ -28,7 +29,6 @@ TOLD_EVERY_S: Final = 0.2  # on a terminal
 LOGGED_EVERY_S: Final = 10.0  # elsewhere
 MAX_PRINTED: Final = 40  # lines of tags and reasons
 MAX_UNUSUAL: Final = 5  # moments with the highest scores
-NS: Final = 1_000_000_000
 
 
 def replay(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from drivers.quality import BAD_DATA_UNAVAILABLE, GOOD
 from gateway.history.store import Series, Store, StoreAway, open_store
+from gateway.model.clock import NS
 from gateway.model.corridor import StoreSpec
 from gateway.model.frame import TagTable
 from gateway.replay.source import RecordedFrame, RecordedScan, SourceAway, SourceError, Span
@@ -22,7 +23,6 @@ ROWS: Final = 10_000  # of the fastest scan at a time: what a query answers with
 MAX_ROWS: Final = 20 * ROWS  # a database that holds more of a tag in a window is thinned by it, hence refused
 SHORTEST_S: Final = 60.0  # of a window
 ANY: Final = 2  # samples, to know whether there are any
-NS: Final = 1_000_000_000
 
 
 class Database:

@@ -13,12 +13,13 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.model.clock import NS
+
 LIMIT_NAMES: Final = ("low_low", "low", "high", "high_high")
 WIDTH: Final = 1040  # pixels
 LEFT, RIGHT = 64, 12  # of them, for the scale and the last label
 AXIS_H: Final = 22
 GAP: Final = 4.0  # usual steps between two buckets: a longer one is a gap, over which nothing is drawn
-NS: Final = 1_000_000_000
 MAX_TICKS: Final = 8
 STEPS_S: Final = (
     *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200),

@@ -13,7 +13,17 @@ from typing import Final
 
 import pytest
 
-HEADINGS: Final = ("fault", "times", "committed", "lost", "second stamps", "dropped: told", "found", "at risk")
+HEADINGS: Final = (
+    "fault",
+    "times",
+    "committed",
+    "lost",
+    "second stamps",
+    "dropped: told",
+    "found",
+    "at risk",
+    "first data",
+)
 Show = Callable[["Goal"], None]
 _shown: list[Goal] = []
 
@@ -27,6 +37,7 @@ class Goal:
     second_stamps  that came under another time stamp too, or share theirs with another frame of their tag
     told, found    dropped unsent: as the product counts them, and as the checker does
     at_risk_s      how old the oldest frame was that a cut took before it was committed; None: nothing was cut
+    first_data_s   how long after the peer was back the first data came, at worst; None: nobody was away
     """
 
     fault: str
@@ -37,6 +48,7 @@ class Goal:
     told: int = 0
     found: int = 0
     at_risk_s: float | None = None
+    first_data_s: float | None = None
 
     def is_kept(self) -> bool:
         """Return whether every promise is."""
@@ -81,7 +93,7 @@ def table(goals: list[Goal]) -> str:
         (
             goal.fault,
             *(f"{n:,}" for n in (goal.times, goal.committed, goal.lost, goal.second_stamps, goal.told, goal.found)),
-            "" if goal.at_risk_s is None else f"{goal.at_risk_s:.2f} s",
+            *("" if s is None else f"{s:.2f} s" for s in (goal.at_risk_s, goal.first_data_s)),
         )
         for goal in sorted(goals, key=lambda goal: goal.fault)
     ]

@@ -25,9 +25,10 @@ from drivers.link import LinkSpec
 from drivers.points import Point
 from drivers.quality import BAD
 from drivers.sim.device import MeterSpec
-from drivers.sim.fleet import Fleet
+from drivers.sim.fleet import TICK_S, Fleet
 from drivers.sim.proxy import Proxy
 from gateway.ingest.ledger_file import read_ledger
+from gateway.model.clock import NS
 from gateway.model.ranges import RangeSet
 from gateway.replay.source import Span
 from gateway.replay.spool_folder import SpoolFolder
@@ -202,6 +203,17 @@ class Chain:
             return [row for row, values in rows.items() if said.get((row[0], values[READS])) != values]
 
         await servers.until(lambda: not unsaid(), 5, 0.2)  # the truth is written in batches
+
+    async def at_risk_s(self, killed_ns: int) -> float:
+        """Return how old the oldest answer was that a gateway killed at this time (Unix ns) had not committed."""
+        kept = {device: values[READS] for (device, _), values in self.in_spool() if READS in values}
+        await asyncio.sleep(2 * TICK_S)  # the truth is flushed every tick
+        lost = [
+            one["t_ns"]
+            for one in map(json.loads, (self.folder / "truth.jsonl").read_text().splitlines())
+            if "seq" in one and one["seq"] > kept.get(one["device"], 0.0)
+        ]
+        return (killed_ns - min(lost, default=killed_ns)) / NS
 
     @staticmethod
     def _is_closed(report: Report, *, may_lack_uncommitted: bool) -> None:

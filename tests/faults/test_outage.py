@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import time
 
@@ -19,6 +20,7 @@ THICKER_BYTES_PER_S = 40_000
 THIN_DELAY_S = 0.3
 HALF_OPEN_S = 90.0
 FLAPS = 20
+KILLS = 200
 
 
 async def run(at: Chain) -> None:
@@ -163,30 +165,30 @@ async def test_a_link_that_flaps_under_load_loses_nothing_and_leaves_nothing_ope
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_a_gateway_that_is_killed_while_its_link_flaps_loses_nothing_that_it_had_committed(tmp_path, show):
-    kills, at_risk_s, rng = 25, 0.0, random.Random(43)
+    at_risk_s, rng = 0.0, random.Random(43)
     async with chain(tmp_path) as at, at.ingest():
         flapping = asyncio.create_task(at.uplink.flap(1.0, 0.5, 100_000))
-        for _ in range(kills):
+        for _ in range(KILLS):
             at.gateway.start()
             await at.commits(rng.randint(1, LOAD))
             await asyncio.sleep(rng.random())  # anywhere between two commits
             at.gateway.kill()
-            at_risk_s = max(at_risk_s, (time.time_ns() - at.in_spool()[-1][0][1]) / 1e9)
+            at_risk_s = max(at_risk_s, await at.at_risk_s(time.time_ns()))
         flapping.cancel()
         at.uplink.heal()
         at.gateway.start()
         await at.commits(LOAD)
         await at.finish()
-        show(await at.goal("gateway killed while its link flaps", kills, is_killed=True, at_risk_s=at_risk_s))
+        show(await at.goal("gateway killed while its link flaps", KILLS, is_killed=True, at_risk_s=at_risk_s))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_the_first_data_come_as_soon_as_the_broker_is_dialled_again(tmp_path, record_property):
-    """A broker that listens again is found within the back-off, and by the first dial; how soon, the report has."""
-    assert BACKOFF_CAP_S <= 1.0
+async def test_the_first_data_come_as_soon_as_the_broker_is_dialled_again(tmp_path, show):
+    """A broker that listens again is found within the back-off, and by the first dial; how soon, the table has."""
+    assert BACKOFF_CAP_S < 1.0
     found = []
     async with chain(tmp_path) as at, at.ingest():
         await run(at)
@@ -207,5 +209,5 @@ async def test_the_first_data_come_as_soon_as_the_broker_is_dialled_again(tmp_pa
             assert at.uplink.to_target.passed_bytes > passed
             assert at.uplink.accepted_total == dialled + 1
         await at.finish()
-    record_property("first_data_s", found)
-    print(f"first data in the database after {', '.join(f'{s:.2f}' for s in found)} s")
+        goal = await at.goal("broker back, first data in the database", len(found))
+        show(dataclasses.replace(goal, first_data_s=max(found)))

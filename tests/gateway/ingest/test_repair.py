@@ -162,7 +162,7 @@ def test_a_large_gap_is_asked_for_in_parts_that_a_command_can_hold() -> None:
 def test_frames_that_are_lost_here_and_there_are_asked_for_with_those_between(
     every: int, lost: int, wanted: int, asked: int
 ) -> None:
-    """n of them in MAX_RANGES ranges are n + (n - MAX_RANGES) * (every - 1) frames, of which a command has MAX_FRAMES."""
+    """n of them in MAX_RANGES ranges are n + (n - MAX_RANGES) * (every - 1) frames, at most MAX_FRAMES in a command."""
     scene, missing = Scene(), RangeSet((k, k) for k in range(1, every * lost + 1, every))
     scene.stored(*missing.missing_from(RangeSet([(1, every * lost)])))
     scene.status(every * lost, [(1, every * lost)])

@@ -12,6 +12,7 @@ import pytest
 
 from drivers.sim.proxy import Proxy
 from gateway.model.corridor import MqttSpec
+from gateway.wire import client as client_module
 from gateway.wire.client import Client, MqttError, Rejected, Will, keep_connected
 from tests import servers
 
@@ -207,6 +208,19 @@ async def test_the_next_url_is_tried(mosquitto):
 
     async with asyncio.timeout(10):
         await keep_connected(spec(1, mosquitto.port), "test", session)
+
+
+async def test_only_a_round_of_urls_is_followed_by_a_pause(mosquitto, monkeypatch):
+    async def session(client):
+        rounds.append(len(pauses))
+        if len(rounds) < 3:
+            raise MqttError("lost")
+
+    pauses, rounds = [], []
+    monkeypatch.setattr(client_module.random, "uniform", lambda low, high: pauses.append(1) or high)
+    async with asyncio.timeout(10):
+        await keep_connected(spec(1, 1, mosquitto.port, 1), "test", session)
+    assert rounds == [0, 1, 2]
 
 
 async def test_a_url_that_nothing_can_be_made_of_is_a_broker_that_is_away(mosquitto):
