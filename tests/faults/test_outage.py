@@ -174,8 +174,9 @@ async def test_a_gateway_that_is_killed_while_its_link_flaps_loses_nothing_that_
             at.gateway.start()
             await at.commits(rng.randint(1, LOAD))
             await asyncio.sleep(rng.random())  # anywhere between two commits
+            killed_ns = time.time_ns()
             at.gateway.kill()
-            at_risk_s = max(at_risk_s, await at.at_risk_s(time.time_ns()))
+            at_risk_s = max(at_risk_s, await at.at_risk_s(killed_ns))
         flapping.cancel()
         at.uplink.heal()
         at.gateway.start()

@@ -1,5 +1,7 @@
 """Frames for spools: many scans, noise, bad values."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from drivers.quality import BAD_TIMEOUT, UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
@@ -24,7 +26,14 @@ def scan(number, rows=5):
 
 def frame(seq, number=0, rows=5, seed=None):
     """Return a frame with values of each kind of decimals, some bad, some uncertain."""
-    rng = np.random.default_rng(seq if seed is None else seed)
+    value, quality = _readings(seq if seed is None else seed, rows)
+    due = START_NS + seq * SECOND
+    return Frame(scan(number, rows), seq, due, due + 12_345_678, 1_500_000, value.copy(), quality.copy())
+
+
+@lru_cache(maxsize=10_000)
+def _readings(seed, rows):
+    rng = np.random.default_rng(seed)
     raw = rng.normal(100, 5, rows)
     kinds = (np.round(raw, 1), raw.astype(np.float32).astype(float), raw, np.round(raw), np.round(raw, 3))
     value = np.array([kinds[i % 5][i] for i in range(rows)])
@@ -32,5 +41,4 @@ def frame(seq, number=0, rows=5, seed=None):
     quality[rng.random(rows) < 0.1] = BAD_TIMEOUT
     quality[rng.random(rows) < 0.05] = UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
     value[quality == BAD_TIMEOUT] = np.nan
-    due = START_NS + seq * SECOND
-    return Frame(scan(number, rows), seq, due, due + 12_345_678, 1_500_000, value, quality)
+    return value, quality
