@@ -15,11 +15,11 @@ import json
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from drivers.link import LinkSpec
 from drivers.points import Point
@@ -58,8 +58,10 @@ Rows = dict[Row, dict[str, float]]  # -> tag -> value
 class Chain:
     """A running chain; `gateway` and ingest are started by the test.
 
-    state    the folder of the ingest whose ledger counts
-    said     ends with which `ERROR` of the gateway is no surprise
+    uplink, downlink  links to the broker: the gateway's, and that of ingest
+    outlet, database  the link to InfluxDB, and its server; None where a SQLite file is the database
+    rows              what is in the database
+    ledgers           state folders of every ingest that was started
     """
 
     folder: Path
@@ -237,7 +239,7 @@ def _report(state: Path) -> Report:
         return {"missing": 0, "waiting": 0, "gone": 0, "parked": 0, "absent": 0, "gateways": []}
 
 
-def _last(row) -> int:  # type: ignore[no-untyped-def]
+def _last(row: Mapping[str, Any]) -> int:
     return max([row["complete_to"], *(last for name in ("missing", "gone") for _, last in row[name])])
 
 
