@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -10,21 +11,34 @@ from pathlib import Path
 
 import pytest
 
+from drivers.link import LinkSpec
+from drivers.points import Point
+from drivers.sim.device import MeterSpec
+from drivers.sim.fleet import Fleet
 from gateway.model.clock import EPOCH_NS, NS, clock_state
 from gateway.spool.verify import verify
 from gateway.wire.lines import parse_header, parse_lines
 from tests import servers
-from tests.faults.test_repair import meter
-from tests.gateway.test_app import DATA, collect
+from tests.gateway.test_app import DATA, collect, write_config
 from tests.processes import corridor, until
 
 LIBRARY = Path(f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1")
 EVENT = "corridor/v1/link43/ps1/gw1/gateway/event"
+POINTS = tuple(Point(f"v{i}", "holding", i, "uint16") for i in range(5))
 
 pytestmark = [
     pytest.mark.skipif(not LIBRARY.exists(), reason="libfaketime is not installed"),
     pytest.mark.skipif(clock_state() == "synced", reason="this machine's clock is synchronised, so steps are believed"),
 ]
+
+
+@contextlib.asynccontextmanager
+async def meter(folder: Path, port: int):
+    """Serve a simulated meter; yields the configuration of a gateway that reads it at 20 Hz."""
+    link = LinkSpec("skid", "tcp", "127.0.0.1", 0)
+    async with Fleet([MeterSpec("d1", link, 1, "", POINTS)], seed=1) as fleet:
+        points = [(p.name, p.type, p.address) for p in POINTS]
+        yield write_config(folder, port, fleet.ports["skid"], points, period_s=0.05)
 
 
 def frames(messages: list[bytes]) -> dict[tuple[int, int], int]:
@@ -69,7 +83,7 @@ async def test_time_never_goes_back_whatever_becomes_of_the_machines_clock(tmp_p
         }
 
         def has_all(messages: dict[str, list[bytes]]) -> bool:
-            return len(frames(messages.get(DATA, []))) >= spool["values"] / 5 - 1
+            return len(frames(messages.get(DATA, []))) >= spool["values"] / len(POINTS) - 1
 
         found = await collect(broker.port, has_all, session_expiry_s=300)
     stamps = frames(found[DATA])
