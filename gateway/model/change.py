@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from drivers.link import LinkSpec
 from gateway.model.corridor import Device, GatewaySpec, Tag
@@ -74,12 +74,13 @@ def _poll_differences(old: Device, new: Device) -> Iterator[str]:
             yield field.name
     if [_read_of(tag) for tag in old.tags] != [_read_of(tag) for tag in new.tags]:
         yield "tags"
+    elif [tag.period_s for tag in old.tags] != [tag.period_s for tag in new.tags]:
+        yield "period_s"
 
 
-def _read_of(tag: Tag) -> tuple[Any, ...]:
-    """Return what of a tag a poll depends on: the unit of a value is only a word."""
-    point = {field.name: getattr(tag.point, field.name) for field in fields(tag.point) if field.name != "unit"}
-    return tag.period_s, repr(point)
+def _read_of(tag: Tag) -> str:
+    """Return what of a tag's point a poll depends on: the unit of a value is only a word."""
+    return repr({field.name: getattr(tag.point, field.name) for field in fields(tag.point) if field.name != "unit"})
 
 
 def _settings_of(tag: Tag) -> str:

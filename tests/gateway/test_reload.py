@@ -241,7 +241,7 @@ async def test_what_did_not_change_misses_no_poll_whatever_else_does(tmp_path, m
         assert told == [
             ["device 'a1': settings (flow)"],
             ["device 's3': added"],
-            ["device 's2': polled anew (tags)"],
+            ["device 's2': polled anew (period_s)"],
             ["link 'new': added", "device 'n1': added"],
             ["device 'a2': removed", "device 's2': removed"],
             ["link 'new': removed", "device 'n1': removed"],

@@ -93,7 +93,7 @@ def test_nothing_differs_of_the_same_file_read_twice():
     ("change", "words"),
     [
         ({"unit": 7}, "unit"),
-        ({"period_s": 2.0}, "tags"),
+        ({"period_s": 2.0}, "period_s"),
         ({"n": 2}, "tags, points"),
         ({"max_registers": 10}, "max_registers"),
         ({"strings": (Point("serial", "holding", 90, "string16"),)}, "strings"),
