@@ -12,6 +12,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -90,7 +91,7 @@ class DiskSpool:
         self._folder = folder
         self._editions = [Edition(1, catalog, tuple(texts))]
         self._files = Files(folder, max_bytes, self._account, self._forget)
-        self._is_resized = False
+        self._max_bytes = max_bytes  # what the files are to keep to from the next commit on
         self._state: SpoolState = "ok"
         self._errors: list[str] = []
         self._pending: deque[SpooledFrame] = deque()
@@ -125,7 +126,7 @@ class DiskSpool:
     def turn_to(self, catalog: str, texts: Sequence[ScanText], max_bytes: int) -> None:
         """Take frames of another configuration from next_seq on; the folder shrinks with the next commit."""
         self._editions.append(Edition(self.next_seq, catalog, tuple(texts)))
-        self._is_resized |= self._files.allow(max_bytes)
+        self._max_bytes = max_bytes
 
     def _edition(self, seq: int) -> Edition:
         """Return how a frame of this boot that is not on the disk yet is written."""
@@ -134,6 +135,7 @@ class DiskSpool:
     def _open(self) -> None:
         """Read what the folder holds and take the next boot number; raises OSError."""
         make_folder(self._folder)
+        is_new = not self._files.make_way()
         self._meta = read_meta(self._folder).plus(self._meta)
         self._files.read(self._meta.dropped_through)
         self._offsets = settle(self._files.segments) | self._offsets
@@ -142,7 +144,8 @@ class DiskSpool:
         self._files.sweep(self._meta.dropped_through)
         self._accounts.take_cursor(*self._cursor.read())
         if not self.boot:
-            self.boot = 1 + max(self._meta.boot, self._accounts.newest_boot)
+            known = max(self._meta.boot, self._accounts.newest_boot)
+            self.boot = known + 1 if known or is_new else improvised_boot(0)  # nothing of it can be read any more
         self._meta.begin(self.boot)
         self._write_meta()
 
@@ -318,9 +321,9 @@ class DiskSpool:
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
         async with self._lock:
             frames = list(self._pending)
-            changes = (self._is_meta_dirty, self._unsaved_offsets, self._memos, self._is_resized)
-            idle = not (self._accounts.is_changed or any(changes))
-            if not frames and idle and self._is_open:
+            changes = (self._is_meta_dirty, self._unsaved_offsets, self._memos, self._accounts.is_changed)
+            is_well = self._is_open and self._state == "ok" and self._files.keeps_to(self._max_bytes)
+            if not frames and not any(changes) and is_well:
                 return
             self._in_commit = frames[-1].seq if frames else 0
             await asyncio.to_thread(self._commit, frames)
@@ -363,6 +366,9 @@ class DiskSpool:
             await asyncio.to_thread(self._files.make_spare)
         except OSError as error:
             log.debug("spool: no file for the next segment: %s", error)
+            return
+        async with self._lock:
+            await asyncio.to_thread(self._try, self._files.keep_spare)
 
     def _next_to_seal(self) -> Segment | None:
         """Return the oldest segment that can be sealed once all its stamps are fixed, which they are."""
@@ -437,19 +443,22 @@ class DiskSpool:
             self._is_open = self._try(self._open)
             if not self._is_open:
                 return
-        if self._is_resized:
-            self._is_resized = not self._try(self._files.shrink)
+        is_done = self._try(lambda: self._files.keep_to(self._max_bytes))
         before = self._written_through
-        is_done = self._try(lambda: self._write(frames))
+        is_done &= self._try(lambda: self._write(frames))
         if self._written_through > before and self._print_commits:
-            print(f"COMMIT boot={self.boot} seq={self._written_through}", flush=True)  # noqa: T201 - DESIGN section 5
+            with contextlib.suppress(OSError):  # whoever listens may be gone
+                print(f"COMMIT boot={self.boot} seq={self._written_through}", flush=True)  # noqa: T201 - DESIGN section 5
         if is_done and self._is_meta_dirty:
             is_done = self._try(self._write_meta)
         if is_done and self._accounts.is_changed:
-            self._try(self._write_cursor)
+            is_done = self._try(self._write_cursor)
+        if is_done and self._state != "ok":
+            log.warning("spool ok again")
+            self._state = "ok"
 
     def _try(self, action: Callable[[], object]) -> bool:
-        """Run a disk action; what the disk refuses becomes the state, told once per change."""
+        """Run a disk action; what the disk refuses becomes the state, told once per change, until a commit is whole."""
         try:
             action()
         except OSError as error:
@@ -459,9 +468,6 @@ class DiskSpool:
                 self._errors.append(str(error))
             self._state = state
             return False
-        if self._state != "ok":
-            log.warning("spool ok again")
-        self._state = "ok"
         return True
 
     def _write(self, frames: Sequence[SpooledFrame]) -> None:

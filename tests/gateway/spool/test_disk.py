@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -628,3 +629,120 @@ async def test_many_memos_take_their_turns(tmp_path):
     found = opened(tmp_path, 1_000_000).attached()
     assert spool.statistics().state == "ok"
     assert 1 < len(found) < 30
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave files of another user behind")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+async def test_files_of_another_user_are_left_or_replaced_and_what_can_be_read_of_them_is_sent(monkeypatch, umask):
+    before, nobody = os.umask(umask), 65534
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is closed to others
+        folder = Path(name) / "spool"
+        try:
+            spool = opened(folder, 4_000_000)
+            while not (folder / "spare").exists():
+                await fill(spool, 100)
+                await spool.tidy()
+            spool.ack(1, 1, 1)
+            await spool.commit()
+            for path in (folder.parent, folder):
+                os.chown(path, nobody, nobody)
+            os.seteuid(nobody)
+            again = opened(folder, 4_000_000)
+            for _ in range(9):
+                await fill(again, 100)
+                again.ack(again.boot, 1, 1)
+                await again.commit()
+                await again.tidy()
+            assert (again.statistics().state, again.statistics().pending) == ("ok", 0)
+            assert again.boot > 1
+            assert len(await unsent(again)) == 899 + (spool.next_seq - 1 if umask == 0o022 else 0)
+            assert opened(folder, 4_000_000).is_acked(again.boot, 1)
+        finally:
+            os.seteuid(0)
+            os.umask(before)
+
+
+STRANGE = {
+    "a folder": lambda path: (path.mkdir(), (path / "kept").touch()),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to a folder": lambda path: path.symlink_to("/"),
+    "a pipe": os.mkfifo,
+    "of 20 GB": lambda path: os.truncate(path, 20 << 30) if path.touch() is None else None,
+}
+NAMES = ("meta", "cursor", "spare", "0000000001.spool", "0000000002.spool", "0000000002.sealed", "meta.new")
+
+
+@pytest.mark.parametrize("make", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize("name", NAMES)
+async def test_what_stands_where_a_file_belongs_and_is_none_is_put_aside(tmp_path, name, make, caplog):
+    spool = opened(tmp_path)
+    await fill(spool, 3)
+    spool.ack(1, 1, 1)
+    await spool.commit()
+    (tmp_path / name).unlink(missing_ok=True)
+    make(tmp_path / name)
+    again = opened(tmp_path)
+    for _ in range(3):
+        await fill(again, 1)
+        again.ack(again.boot, 1, 1)
+        await again.commit()
+        await again.tidy()
+        assert (again.statistics().state, again.statistics().pending) == ("ok", 0)
+    assert f"{name}.unused1" in {path.name for path in tmp_path.iterdir()}
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
+    last = opened(tmp_path)
+    assert last.boots()[2] == (1, 3)
+    assert last.is_acked(2, 1)
+
+
+async def test_a_cursor_that_cannot_be_written_is_told_once_and_not_with_every_commit(tmp_path, caplog):
+    spool = opened(tmp_path)
+    await fill(spool, 1)
+    (tmp_path / "cursor").mkdir()
+    for seq in range(2, 6):
+        await fill(spool, 1)
+        spool.ack(1, seq, seq)
+        await spool.commit()
+        assert (spool.statistics().state, spool.statistics().pending) == ("failing", 0)
+    (tmp_path / "cursor").rmdir()
+    await spool.commit()
+    assert spool.statistics().state == "ok"
+    assert [r.levelname for r in caplog.records] == ["ERROR", "WARNING"]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+async def test_a_file_that_was_used_again_and_cannot_be_written_is_replaced(tmp_path, monkeypatch, code):
+    spool = opened(tmp_path, 4_000_000)
+    while not (tmp_path / "spare").exists():
+        await fill(spool, 100)
+        await spool.tidy()
+    inode, write = (tmp_path / "spare").stat().st_ino, files._write_at
+
+    def refuse(path, *rest):
+        if path.stat().st_ino == inode:
+            raise OSError(code, os.strerror(code))
+        write(path, *rest)
+
+    monkeypatch.setattr(files, "_write_at", refuse)
+    while spool._files.segments[-1].number < 2:
+        await fill(spool, 100)
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4_000_000
+    await spool.commit()
+    assert (spool.statistics().state, spool.statistics().pending) == ("ok", 0)
+    assert len(await unsent(spool)) == spool.next_seq - 1
+
+
+async def test_a_cap_that_is_lowered_while_a_file_is_made_ahead_holds(tmp_path, monkeypatch):
+    spool, make = opened(tmp_path, 16_000_000), files._make_zeroed
+    await fill(spool, 10)
+
+    def lower(path, *rest):
+        make(path, *rest)
+        spool.turn_to("cat1", frames.texts(), 1_000_000)
+
+    monkeypatch.setattr(files, "_make_zeroed", lower)
+    await spool.tidy()
+    for _ in range(10):
+        await fill(spool, 1)
+        await spool.tidy()
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
