@@ -1,5 +1,6 @@
 """The disk spool and what can happen to it."""
 
+import asyncio
 import errno
 import os
 import subprocess
@@ -711,38 +712,42 @@ async def test_a_cursor_that_cannot_be_written_is_told_once_and_not_with_every_c
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
-async def test_a_file_that_was_used_again_and_cannot_be_written_is_replaced(tmp_path, monkeypatch, code):
-    spool = opened(tmp_path, 4_000_000)
-    while not (tmp_path / "spare").exists():
-        await fill(spool, 100)
-        await spool.tidy()
-    inode, write = (tmp_path / "spare").stat().st_ino, files._write_at
+async def test_a_file_that_is_used_again_and_cannot_be_written_takes_no_room_from_another(tmp_path, monkeypatch, code):
+    write, make, refused = files._write_at, files._make_zeroed, []
 
-    def refuse(path, *rest):
-        if path.stat().st_ino == inode:
+    def refuse(path, data, at):
+        if at == 0 and not refused:
+            refused.append(path)
             raise OSError(code, os.strerror(code))
-        write(path, *rest)
+        write(path, data, at)
+
+    def make_on_a_small_disk(path, header, size):
+        if size + sum(each.stat().st_size for each in tmp_path.iterdir()) > 800_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        make(path, header, size)
 
     monkeypatch.setattr(files, "_write_at", refuse)
-    while spool._files.segments[-1].number < 2:
-        await fill(spool, 100)
-        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4_000_000
-    await spool.commit()
+    monkeypatch.setattr(files, "_make_zeroed", make_on_a_small_disk)
+    spool = opened(tmp_path, 1_000_000)
+    while not refused:
+        await fill(spool, 500)
+    await fill(spool, 1)
     assert (spool.statistics().state, spool.statistics().pending) == ("ok", 0)
-    assert len(await unsent(spool)) == spool.next_seq - 1
 
 
 async def test_a_cap_that_is_lowered_while_a_file_is_made_ahead_holds(tmp_path, monkeypatch):
-    spool, make = opened(tmp_path, 16_000_000), files._make_zeroed
+    spool, make, loop = opened(tmp_path, 16_000_000), files._make_zeroed, asyncio.get_running_loop()
     await fill(spool, 10)
 
-    def lower(path, *rest):
-        make(path, *rest)
+    async def lower():
         spool.turn_to("cat1", frames.texts(), 1_000_000)
+        await fill(spool, 10)
 
-    monkeypatch.setattr(files, "_make_zeroed", lower)
+    def slowly(path, *rest):
+        make(path, *rest)
+        if path.name == "spare" and rest[-1] > 1_000_000:
+            asyncio.run_coroutine_threadsafe(lower(), loop).result()
+
+    monkeypatch.setattr(files, "_make_zeroed", slowly)
     await spool.tidy()
-    for _ in range(10):
-        await fill(spool, 1)
-        await spool.tidy()
-        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
