@@ -19,6 +19,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -66,7 +67,10 @@ from gateway.wire.frame_lines import ScanText
 
 log = logging.getLogger(__name__)
 
-MAX_PENDING_VALUES: Final = 1_000_000  # 12 MB: what waits in memory while the disk refuses
+MAX_PENDING_BYTES: Final = 64_000_000  # what waits in memory while the disk refuses: ten minutes at 1,000 values/s
+FRAME_BYTES: Final = 900  # that a frame takes beside its values (measured): its objects, and two arrays'
+VALUE_BYTES: Final = 12  # value and quality
+MAX_RUN: Final = 8_192  # frames made into one batch: a disk that still refuses costs the work for one, not for all
 PENDING_FRAMES: Final = 1_000  # that go to the broker from memory at a time while the disk refuses
 MAX_MEMO_BYTES: Final = 4_000_000  # that wait in memory while the disk refuses
 BATCH_ROOM: Final = 64  # header and padding of one batch
@@ -95,7 +99,7 @@ class DiskSpool:
         self._state: SpoolState = "ok"
         self._errors: list[str] = []
         self._pending: deque[SpooledFrame] = deque()
-        self._pending_values = 0
+        self._pending_bytes = 0
         self._lock = asyncio.Lock()  # one disk action at a time
         self._accounts = Accounts()
         self._guard = threading.RLock()  # meta and drops, which the disk's thread and the loop both touch
@@ -158,11 +162,11 @@ class DiskSpool:
         if self.is_holding:
             self._held_through = copy.seq
         self._pending.append(copy)
-        self._pending_values += copy.value.size
+        self._pending_bytes += _memory_of(copy)
         lost = []
-        while self._pending_values > MAX_PENDING_VALUES and self._pending[0].seq > self._in_commit:
+        while self._pending_bytes > MAX_PENDING_BYTES and self._pending[0].seq > self._in_commit:
             lost.append(self._pending.popleft())
-            self._pending_values -= lost[-1].value.size
+            self._pending_bytes -= _memory_of(lost[-1])
         if lost:
             self._lose(lost)
 
@@ -329,7 +333,7 @@ class DiskSpool:
             await asyncio.to_thread(self._commit, frames)
             self._in_commit = 0
             while self._pending and self._pending[0].seq <= self._written_through:
-                self._pending_values -= self._pending.popleft().value.size
+                self._pending_bytes -= _memory_of(self._pending.popleft())
             first = self._pending[0].seq if self._pending else self.next_seq
             while len(self._editions) > 1 and self._editions[1].first_seq <= first:
                 del self._editions[0]
@@ -406,17 +410,18 @@ class DiskSpool:
                     if found := await asyncio.to_thread(self._read, segment, i):
                         block, catalog = found
                         return Unsent(position, boot, catalog, segment.texts(catalog), block, wanted)
-            if self._state == "ok" or self.is_holding:
+            if self._state == "ok" or self.is_holding or not self._pending:
                 return None
-            busy = but(self.boot)
-            waiting = (f for f in self._pending if not self.is_acked(self.boot, f.seq) and f.seq not in busy)
-            some = [frame for frame, _ in zip(waiting, range(PENDING_FRAMES), strict=False)]
+            first, last = self._pending[0].seq, self._pending[-1].seq  # what waits has no holes
+            some = but(self.boot).missing_from(self._accounts.unacked(self.boot, first, last))
             if not some:
                 return None
-            edition = self._edition(some[0].seq)
-            wanted = RangeSet((f.seq, f.seq) for f in some if self._edition(f.seq) is edition)
-            last = list(wanted)[-1][1]
-            block = Block.of([f for f in self._pending if some[0].seq <= f.seq <= last])  # what waits has no holes
+            begin = next(iter(some))[0]
+            edition = self._edition(begin)
+            ends = (each.first_seq - 1 for each in self._editions if each.first_seq > begin)
+            end = min(begin + PENDING_FRAMES - 1, last, *ends)
+            block = Block.of(list(islice(self._pending, begin - first, end - first + 1)))
+            wanted = some.common(RangeSet([(begin, end)]))
             return Unsent(after, self.boot, edition.catalog, edition.texts, block, wanted)
 
     async def close(self) -> None:
@@ -476,7 +481,8 @@ class DiskSpool:
         runs: list[list[SpooledFrame]] = []
         for frame in frames:
             last = runs[-1][-1].seq if runs else 0
-            if not runs or last + 1 != frame.seq or last == self._held_through or frame.seq in begins:
+            is_over = not runs or len(runs[-1]) == MAX_RUN or last == self._held_through
+            if is_over or last + 1 != frame.seq or frame.seq in begins:
                 runs.append([])
             runs[-1].append(frame)
         if self._unsaved_offsets:
@@ -638,6 +644,10 @@ class DiskSpool:
         except OSError:
             self._accounts.is_changed = True
             raise
+
+
+def _memory_of(frame: SpooledFrame) -> int:
+    return FRAME_BYTES + VALUE_BYTES * frame.value.size
 
 
 def _room_of(memo: bytes) -> int:

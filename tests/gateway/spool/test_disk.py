@@ -266,7 +266,7 @@ async def test_a_disk_that_refuses_is_a_state_and_nothing_is_lost(tmp_path, monk
 
 
 async def test_memory_is_bounded_while_the_disk_refuses(tmp_path, monkeypatch):
-    monkeypatch.setattr(disk, "MAX_PENDING_VALUES", 50)
+    monkeypatch.setattr(disk, "MAX_PENDING_BYTES", 10 * (disk.FRAME_BYTES + 5 * disk.VALUE_BYTES))
     spool = opened(tmp_path)
     for _ in range(30):
         spool.append(frames.frame(spool.next_seq))
@@ -274,6 +274,41 @@ async def test_memory_is_bounded_while_the_disk_refuses(tmp_path, monkeypatch):
     assert spool.statistics().dropped == 20
     await spool.commit()
     assert spool.boots() == {1: (21, 30)}
+
+
+def test_frames_of_one_value_take_no_more_memory_than_they_are_counted_for():
+    script = """
+import os
+from pathlib import Path
+from gateway.spool import disk
+from tests.gateway import frames
+def resident(): return os.sysconf("SC_PAGESIZE") * int(Path("/proc/self/statm").read_text().split()[1])
+spool = disk.DiskSpool(Path("/proc/nowhere"), 10_000_000, "cat1", frames.texts(rows=1))
+frame = frames.frame(1, rows=1)
+before = resident()
+for seq in range(1, disk.MAX_PENDING_BYTES // disk.FRAME_BYTES):
+    spool.append(frames.Frame(frame.scan, seq, seq << 32, seq << 32, seq << 32, frame.value, frame.quality, seq << 32))
+print((resident() - before) / disk.MAX_PENDING_BYTES)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert 0.5 < float(found.stdout) < 1.1
+
+
+async def test_a_disk_that_refuses_costs_the_work_for_one_batch_a_commit_however_much_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "MAX_RUN", 10)
+    spool = opened(tmp_path)
+    await fill(spool, 1)
+    encoded, encode = [], disk.encode_block
+    monkeypatch.setattr(
+        disk, "encode_block", lambda cat, block, *rest: encoded.append(len(block)) or encode(cat, block, *rest)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        await fill(spool, 95)
+        assert encoded == [10]
+    await spool.commit()
+    assert encoded[1:] == [10] * 9 + [5]
+    assert [f.seq for f in await unsent(spool)] == list(range(1, 97))
 
 
 def test_kill_minus_nine_loses_nothing_that_was_said_to_be_committed(tmp_path):
@@ -540,7 +575,7 @@ async def test_a_spare_that_was_made_ahead_is_used_after_a_restart(tmp_path):
 
 
 async def test_what_went_while_there_was_no_disk_is_counted_when_there_is_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(disk, "MAX_PENDING_VALUES", 50)
+    monkeypatch.setattr(disk, "MAX_PENDING_BYTES", 10 * (disk.FRAME_BYTES + 5 * disk.VALUE_BYTES))
     (tmp_path / "state").write_bytes(b"in the way")
     spool = opened(tmp_path / "state" / "spool")
     await fill(spool, 30)
