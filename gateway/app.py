@@ -26,7 +26,7 @@ from gateway.capture.recorder import Recorder
 from gateway.deliver.publish import Publisher, Resend
 from gateway.model.clock import NS, SystemClock, WallClock
 from gateway.model.corridor import LIMITS, Device, GatewaySpec
-from gateway.model.durable import replace_file
+from gateway.model.durable import make_way, replace_file
 from gateway.model.ranges import to_text
 from gateway.pipeline import Pipeline
 from gateway.reload import Outcome, Prepared, Refused, Requests, detectors_of, prepare
@@ -50,6 +50,7 @@ TURNAROUNDS_NS: Final = 60 * NS  # how often what the links have learnt is looke
 COMMIT_STUCK_S: Final = 30.0  # worn cards pause for seconds; a commit that takes longer than this has no end
 TURN_STUCK_S: Final = 5.0  # frames wait for milliseconds
 LEARNT: Final = "detectors"
+LEARNT_BYTES: Final = 256_000_000  # 100,000 tags are 50 MB
 LEARNT_NS: Final = 3_600 * NS  # between two writes of it: 1,000 tags are half a megabyte, so ten a day on the card
 DROPS_NS: Final = 60 * NS  # between two events about frames that were dropped: a full spool drops for ever
 TIDY_S: Final = 5.0  # how often it is looked whether a segment is full: one is every half hour at 1,000 values/s
@@ -590,6 +591,7 @@ class Gateway:
 
 
 def _read_learnt(path: Path) -> bytes | None:
+    make_way(path, LEARNT_BYTES)
     try:
         return path.read_bytes()
     except FileNotFoundError:

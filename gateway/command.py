@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.model.durable import replace_file
+from gateway.model.durable import make_way, replace_file
 from gateway.model.ranges import RangeSet
 from gateway.wire.lines import bounded
 from gateway.wire.strict_json import dumps, loads, text, whole
@@ -23,6 +23,7 @@ MAX_BYTES: Final = 16_384  # a command is a name and a few words
 MAX_TEXT: Final = 128  # characters of id and sender
 MAX_TIME_NS: Final = 2**63  # what Unix ns are counted in everywhere else
 REMEMBERED: Final = 1_024  # ids that would be noticed when they come again
+MAX_FILE_BYTES: Final = REMEMBERED * (6 * MAX_TEXT + 32)  # of those, every character escaped
 
 
 class Later:
@@ -38,6 +39,7 @@ class Commands:
     def __init__(self, actions: Mapping[str, Action], path: Path) -> None:
         self._actions = actions
         self._path = path
+        make_way(path, MAX_FILE_BYTES)
         self._seen = _read_seen(path)
         self._is_changed = False
 

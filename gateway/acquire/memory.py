@@ -20,7 +20,7 @@ from drivers.blocks import MAX_BITS, MAX_REGISTERS
 from drivers.link import LinkSpec
 from drivers.points import READ_CODES, Hole
 from gateway.model.corridor import Device, GatewaySpec
-from gateway.model.durable import replace_file
+from gateway.model.durable import make_way, replace_file
 from gateway.wire.strict_json import dumps, loads, number, text, whole
 
 log = logging.getLogger(__name__)
@@ -123,12 +123,9 @@ class Memory:
         """Return what the last run knew of the same meters."""
         if self._path is None:
             return {}
+        make_way(self._path, MAX_FILE_BYTES)
         try:
-            with self._path.open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-            if len(content) > MAX_FILE_BYTES:
-                raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
-            devices = loads(content)["devices"]
+            devices = loads(self._path.read_bytes())["devices"]
             ours = {name: devices[name] for name, meter in self._meters.items() if _is_of(devices.get(name), meter)}
             return {name: _learnt(found) for name, found in ours.items()}
         except FileNotFoundError:

@@ -25,13 +25,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from gateway.model.durable import replace_file, sync_folder
+from gateway.model.durable import make_way, replace_file, sync_folder
 from gateway.wire.events import AlarmRecord, Event, decode_alarms
 from gateway.wire.strict_json import loads
 
 log = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 4_000_000  # some 15,000 events a file, two files
+MOST_BYTES: Final = 4 * MAX_BYTES  # it is looked at before a write, and what a long outage brings is written at once
 MAX_WAITING: Final = 10_000  # events in memory that the broker has not taken; beyond it the oldest stay on disk only
 MEMO_LINES: Final = 100  # of one memo, 27 KB: several fit into the smallest segment
 ALARMS: Final = b"!"
@@ -59,6 +60,8 @@ class Journal:
         self._lines = 0
         self._marked = 0
         self._alarms_path = folder / "alarms.json"
+        for path in (self._path, self._before_path, self._sent_path, self._alarms_path):
+            make_way(path, MOST_BYTES, os.R_OK | os.W_OK)
         self._standing: bytes | None = None
         self.dropped = 0
         self.changed = asyncio.Event()

@@ -60,12 +60,14 @@ class SystemClock:
 
     The wall time is the monotonic time and an offset, which follows the machine's wall clock where that is disciplined,
     and its steps only where the kernel says that it is synchronised: whoever sets a clock that nobody has checked
-    moves no stamp. The first synchronisation is a step that is followed.
+    moves no stamp. The first synchronisation is a step that is followed, and so is the time that the machine slept, for
+    which the monotonic clock stands.
     """
 
     def __init__(self) -> None:
         self._offset_ns = _machine_offset_ns()
         self._ahead_ns = 0
+        self._asleep_ns = _asleep_ns()
         self._looked_ns = time.monotonic_ns()
         self._state: ClockState = clock_state()
         self._news: list[str] = []
@@ -99,7 +101,9 @@ class SystemClock:
         """Let time go on from a stamp that was given already, unless the kernel knows better."""
         behind_ns = wall_ns - (self._offset_ns + time.monotonic_ns())
         if behind_ns > 0 and self._state == "unsynced":
-            self._offset_ns += -(-behind_ns // STAMP_NS) * STAMP_NS
+            forward_ns = -(-behind_ns // STAMP_NS) * STAMP_NS
+            self._offset_ns += forward_ns
+            self._ahead_ns -= forward_ns
             self._news.append(f"the clock is {behind_ns / NS:.0f} s behind the last stamp: time goes on from there")
 
     def news(self) -> list[str]:
@@ -120,6 +124,11 @@ class SystemClock:
         if state != self._state:
             self._news.append(f"the clock is {state}, it was {self._state}")
         self._state = state
+        asleep_ns = _asleep_ns()
+        if (slept_ns := asleep_ns - self._asleep_ns) >= STEP_NS:
+            self._asleep_ns = asleep_ns
+            self._offset_ns += slept_ns // STAMP_NS * STAMP_NS
+            self._news.append(f"the machine slept for {slept_ns / NS:.1f} s")
         ahead_ns = machine_ns - self._offset_ns
         if abs(ahead_ns) >= STEP_NS and state not in ("synced", "unknown"):
             if abs(ahead_ns - self._ahead_ns) >= STEP_NS:
@@ -142,6 +151,11 @@ def _machine_offset_ns() -> int:
     before = time.monotonic_ns()
     wall = time.time_ns()
     return (wall - (before + time.monotonic_ns()) // 2) // STAMP_NS * STAMP_NS
+
+
+def _asleep_ns() -> int:
+    """Return for how long the machine has slept since it was started: only CLOCK_BOOTTIME goes on then."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
 
 class _Timex(ctypes.Structure):

@@ -12,12 +12,14 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -65,7 +67,10 @@ from gateway.wire.frame_lines import ScanText
 
 log = logging.getLogger(__name__)
 
-MAX_PENDING_VALUES: Final = 1_000_000  # 12 MB: what waits in memory while the disk refuses
+MAX_PENDING_BYTES: Final = 64_000_000  # what waits in memory while the disk refuses: ten minutes at 1,000 values/s
+FRAME_BYTES: Final = 900  # that a frame takes beside its values (measured): its objects, and two arrays'
+VALUE_BYTES: Final = 12  # value and quality
+MAX_RUN: Final = 8_192  # frames made into one batch: a disk that still refuses costs the work for one, not for all
 PENDING_FRAMES: Final = 1_000  # that go to the broker from memory at a time while the disk refuses
 MAX_MEMO_BYTES: Final = 4_000_000  # that wait in memory while the disk refuses
 BATCH_ROOM: Final = 64  # header and padding of one batch
@@ -90,11 +95,11 @@ class DiskSpool:
         self._folder = folder
         self._editions = [Edition(1, catalog, tuple(texts))]
         self._files = Files(folder, max_bytes, self._account, self._forget)
-        self._is_resized = False
+        self._max_bytes = max_bytes  # what the files are to keep to from the next commit on
         self._state: SpoolState = "ok"
         self._errors: list[str] = []
         self._pending: deque[SpooledFrame] = deque()
-        self._pending_values = 0
+        self._pending_bytes = 0
         self._lock = asyncio.Lock()  # one disk action at a time
         self._accounts = Accounts()
         self._guard = threading.RLock()  # meta and drops, which the disk's thread and the loop both touch
@@ -125,7 +130,7 @@ class DiskSpool:
     def turn_to(self, catalog: str, texts: Sequence[ScanText], max_bytes: int) -> None:
         """Take frames of another configuration from next_seq on; the folder shrinks with the next commit."""
         self._editions.append(Edition(self.next_seq, catalog, tuple(texts)))
-        self._is_resized |= self._files.allow(max_bytes)
+        self._max_bytes = max_bytes
 
     def _edition(self, seq: int) -> Edition:
         """Return how a frame of this boot that is not on the disk yet is written."""
@@ -134,6 +139,7 @@ class DiskSpool:
     def _open(self) -> None:
         """Read what the folder holds and take the next boot number; raises OSError."""
         make_folder(self._folder)
+        is_new = not self._files.make_way()
         self._meta = read_meta(self._folder).plus(self._meta)
         self._files.read(self._meta.dropped_through)
         self._offsets = settle(self._files.segments) | self._offsets
@@ -142,7 +148,8 @@ class DiskSpool:
         self._files.sweep(self._meta.dropped_through)
         self._accounts.take_cursor(*self._cursor.read())
         if not self.boot:
-            self.boot = 1 + max(self._meta.boot, self._accounts.newest_boot)
+            known = max(self._meta.boot, self._accounts.newest_boot)
+            self.boot = known + 1 if known or is_new else improvised_boot(0)  # nothing of it can be read any more
         self._meta.begin(self.boot)
         self._write_meta()
 
@@ -155,11 +162,11 @@ class DiskSpool:
         if self.is_holding:
             self._held_through = copy.seq
         self._pending.append(copy)
-        self._pending_values += copy.value.size
+        self._pending_bytes += _memory_of(copy)
         lost = []
-        while self._pending_values > MAX_PENDING_VALUES and self._pending[0].seq > self._in_commit:
+        while self._pending_bytes > MAX_PENDING_BYTES and self._pending[0].seq > self._in_commit:
             lost.append(self._pending.popleft())
-            self._pending_values -= lost[-1].value.size
+            self._pending_bytes -= _memory_of(lost[-1])
         if lost:
             self._lose(lost)
 
@@ -318,15 +325,15 @@ class DiskSpool:
         """Make everything appended so far durable; a disk that fails is a state, not an exception."""
         async with self._lock:
             frames = list(self._pending)
-            changes = (self._is_meta_dirty, self._unsaved_offsets, self._memos, self._is_resized)
-            idle = not (self._accounts.is_changed or any(changes))
-            if not frames and idle and self._is_open:
+            changes = (self._is_meta_dirty, self._unsaved_offsets, self._memos, self._accounts.is_changed)
+            is_well = self._is_open and self._state == "ok" and self._files.keeps_to(self._max_bytes)
+            if not frames and not any(changes) and is_well:
                 return
             self._in_commit = frames[-1].seq if frames else 0
             await asyncio.to_thread(self._commit, frames)
             self._in_commit = 0
             while self._pending and self._pending[0].seq <= self._written_through:
-                self._pending_values -= self._pending.popleft().value.size
+                self._pending_bytes -= _memory_of(self._pending.popleft())
             first = self._pending[0].seq if self._pending else self.next_seq
             while len(self._editions) > 1 and self._editions[1].first_seq <= first:
                 del self._editions[0]
@@ -363,6 +370,9 @@ class DiskSpool:
             await asyncio.to_thread(self._files.make_spare)
         except OSError as error:
             log.debug("spool: no file for the next segment: %s", error)
+            return
+        async with self._lock:
+            await asyncio.to_thread(self._try, self._files.keep_spare)
 
     def _next_to_seal(self) -> Segment | None:
         """Return the oldest segment that can be sealed once all its stamps are fixed, which they are."""
@@ -400,17 +410,18 @@ class DiskSpool:
                     if found := await asyncio.to_thread(self._read, segment, i):
                         block, catalog = found
                         return Unsent(position, boot, catalog, segment.texts(catalog), block, wanted)
-            if self._state == "ok" or self.is_holding:
+            if self._state == "ok" or self.is_holding or not self._pending:
                 return None
-            busy = but(self.boot)
-            waiting = (f for f in self._pending if not self.is_acked(self.boot, f.seq) and f.seq not in busy)
-            some = [frame for frame, _ in zip(waiting, range(PENDING_FRAMES), strict=False)]
+            first, last = self._pending[0].seq, self._pending[-1].seq  # what waits has no holes
+            some = but(self.boot).missing_from(self._accounts.unacked(self.boot, first, last))
             if not some:
                 return None
-            edition = self._edition(some[0].seq)
-            wanted = RangeSet((f.seq, f.seq) for f in some if self._edition(f.seq) is edition)
-            last = list(wanted)[-1][1]
-            block = Block.of([f for f in self._pending if some[0].seq <= f.seq <= last])  # what waits has no holes
+            begin = next(iter(some))[0]
+            edition = self._edition(begin)
+            ends = (each.first_seq - 1 for each in self._editions if each.first_seq > begin)
+            end = min(begin + PENDING_FRAMES - 1, last, *ends)
+            block = Block.of(list(islice(self._pending, begin - first, end - first + 1)))
+            wanted = some.common(RangeSet([(begin, end)]))
             return Unsent(after, self.boot, edition.catalog, edition.texts, block, wanted)
 
     async def close(self) -> None:
@@ -437,19 +448,22 @@ class DiskSpool:
             self._is_open = self._try(self._open)
             if not self._is_open:
                 return
-        if self._is_resized:
-            self._is_resized = not self._try(self._files.shrink)
+        is_done = self._try(lambda: self._files.keep_to(self._max_bytes))
         before = self._written_through
-        is_done = self._try(lambda: self._write(frames))
+        is_done &= self._try(lambda: self._write(frames))
         if self._written_through > before and self._print_commits:
-            print(f"COMMIT boot={self.boot} seq={self._written_through}", flush=True)  # noqa: T201 - DESIGN section 5
+            with contextlib.suppress(OSError):  # whoever listens may be gone
+                print(f"COMMIT boot={self.boot} seq={self._written_through}", flush=True)  # noqa: T201 - DESIGN section 5
         if is_done and self._is_meta_dirty:
             is_done = self._try(self._write_meta)
         if is_done and self._accounts.is_changed:
-            self._try(self._write_cursor)
+            is_done = self._try(self._write_cursor)
+        if is_done and self._state != "ok":
+            log.warning("spool ok again")
+            self._state = "ok"
 
     def _try(self, action: Callable[[], object]) -> bool:
-        """Run a disk action; what the disk refuses becomes the state, told once per change."""
+        """Run a disk action; what the disk refuses becomes the state, told once per change, until a commit is whole."""
         try:
             action()
         except OSError as error:
@@ -459,9 +473,6 @@ class DiskSpool:
                 self._errors.append(str(error))
             self._state = state
             return False
-        if self._state != "ok":
-            log.warning("spool ok again")
-        self._state = "ok"
         return True
 
     def _write(self, frames: Sequence[SpooledFrame]) -> None:
@@ -470,7 +481,8 @@ class DiskSpool:
         runs: list[list[SpooledFrame]] = []
         for frame in frames:
             last = runs[-1][-1].seq if runs else 0
-            if not runs or last + 1 != frame.seq or last == self._held_through or frame.seq in begins:
+            is_over = not runs or len(runs[-1]) == MAX_RUN or last == self._held_through
+            if is_over or last + 1 != frame.seq or frame.seq in begins:
                 runs.append([])
             runs[-1].append(frame)
         if self._unsaved_offsets:
@@ -632,6 +644,10 @@ class DiskSpool:
         except OSError:
             self._accounts.is_changed = True
             raise
+
+
+def _memory_of(frame: SpooledFrame) -> int:
+    return FRAME_BYTES + VALUE_BYTES * frame.value.size
 
 
 def _room_of(memo: bytes) -> int:

@@ -13,15 +13,16 @@ import errno
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from gateway.model.durable import sync_folder
+from gateway.model.durable import make_way, sync_folder
 from gateway.spool.notes import SLOT_BYTES
 from gateway.spool.record import HEADER_BYTES, PAGE_BYTES, segment_header
 from gateway.spool.seal import fresh_of
-from gateway.spool.segment import SUFFIX, Segment, name_of, scan, segments_in
+from gateway.spool.segment import NAME, SUFFIX, Segment, name_of, scan, segments_in
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ SEGMENT_BYTES: Final = 8 * 1024 * 1024  # what one drop loses at most, and what 
 SEGMENTS_AT_LEAST: Final = 8  # a segment is at most an eighth of max_bytes
 SPARES: Final = 1  # files of segments' size that wait for a number: those of sealed ones, or made ahead
 SPARE: Final = "spare"  # one that was made ahead
+NOTES: Final = ("meta", "cursor")  # see notes.py
+OURS: Final = re.compile(rf"{'|'.join(NOTES)}|{SPARE}|{NAME.pattern}|.*\.new")
+NOT_HERE: Final = (errno.EIO, errno.EACCES, errno.EPERM)  # what is wrong with a file, not with the whole disk
 FIRST_BYTES: Final = 256 * 1024  # of a new spool's first segment: a small one is made in a moment, others ahead
 
 
@@ -86,28 +90,42 @@ class Files:
         self._preparing = 0  # bytes of a file that is being made
         self._unsealable: set[int] = set()
         self._has_moved_on = False  # a segment was left because the disk failed in it
-        self._max_bytes = 0
-        self.segment_bytes = 0
-        self.allow(max_bytes)
-
-    def allow(self, max_bytes: int) -> bool:
-        """Hold no more than this from now on, which `shrink` has to see to; returns whether it is another number."""
-        is_other = max_bytes != self._max_bytes
+        self._is_too_large = False  # what there is may be more than max_bytes, which was lowered
         self._max_bytes = max_bytes
-        self.segment_bytes = min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
-        return is_other
+        self.segment_bytes = _segment_bytes(max_bytes)
 
-    def shrink(self) -> None:
-        """Keep to a max_bytes that was changed; files that wait for a number have the old size."""
+    def keeps_to(self, max_bytes: int) -> bool:
+        """Return whether this is what it keeps to."""
+        return max_bytes == self._max_bytes and not self._is_too_large
+
+    def keep_to(self, max_bytes: int) -> None:
+        """Hold no more than this from now on; files that wait for a number have the old size."""
+        if self.keeps_to(max_bytes):
+            return
+        self._is_too_large = True
+        self._max_bytes = max_bytes
+        self.segment_bytes = _segment_bytes(max_bytes)
         while self._spares:
             self._spares.pop().unlink(missing_ok=True)
         self.make_room(0)
+        self._is_too_large = False
 
     def used(self) -> int:
         """Return the bytes of all segments, of files that wait for a number, and of one that is being sealed."""
         sealing = self.sealing.end if self.sealing is not None else 0
         spares = len(self._spares) * self.segment_bytes
         return sum(s.size for s in list(self.segments)) + spares + sealing + self._preparing
+
+    def make_way(self) -> bool:
+        """Put aside what has a name of ours and is no file of ours; returns whether anything had one.
+
+        Segments that this user may not read stay: they count, and go when they are the oldest. Raises OSError.
+        """
+        found = [p for p in self._folder.iterdir() if OURS.fullmatch(p.name)]
+        for path in found:
+            is_note = path.name in NOTES
+            make_way(path, RESERVED_BYTES if is_note else SEGMENT_BYTES, os.R_OK if is_note else os.F_OK)
+        return bool(found)
 
     def read(self, above: int) -> None:
         """Take in the segments with numbers above this one, whatever they hold."""
@@ -157,7 +175,11 @@ class Files:
             except OSError:
                 self._spares.append(used)
                 raise
-            _write_at(path, header, 0)
+            try:
+                _write_at(path, header, 0)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
         else:
             _make_zeroed(path, header, size)
             self.prepared += size
@@ -172,7 +194,7 @@ class Files:
         try:
             _write_at(segment.path, data, at)
         except OSError as error:
-            if error.errno == errno.EIO and not self._has_moved_on:
+            if error.errno in NOT_HERE and not self._has_moved_on:
                 self._has_moved_on = segment.is_left = True  # the next one may lie on sound ground
             raise
         self._has_moved_on = False
@@ -212,13 +234,19 @@ class Files:
 
     def make_spare(self) -> None:
         """Write a file of a segment's size ahead, so that no commit has to wait for that."""
-        path, size = self._folder / SPARE, self._preparing
         try:
-            _make_zeroed(path, b"", size)
-        finally:
+            _make_zeroed(self._folder / SPARE, b"", self._preparing)
+        except OSError:
             self._preparing = 0
-        self.prepared += size
-        self._spares.append(path)
+            raise
+        self.prepared += self._preparing
+
+    def keep_spare(self) -> None:
+        """Let the file that was made ahead wait for its number, if segments still have its size."""
+        size, self._preparing = self._preparing, 0
+        self._spares.append(self._folder / SPARE)
+        if size != self.segment_bytes:
+            self._spares.pop().unlink(missing_ok=True)
 
     def to_seal(self) -> Iterator[Segment]:
         """Yield the segments that are full, not sealed, and not known to resist it, oldest first."""
@@ -247,6 +275,10 @@ class Files:
         while len(self._spares) > SPARES:
             self._spares.pop(0).unlink(missing_ok=True)
         return True
+
+
+def _segment_bytes(max_bytes: int) -> int:
+    return min(SEGMENT_BYTES, max_bytes // SEGMENTS_AT_LEAST)
 
 
 def _size(path: Path) -> int:

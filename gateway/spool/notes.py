@@ -131,6 +131,8 @@ class Cursor:
         slot = self._slot(_texts(acked), _texts(again))
         if len(slot) > SLOT_BYTES:
             slot = self._slot(*({b: to_text(list(r)[:MAX_RANGES]) for b, r in each.items()} for each in (acked, again)))
+        if not os.access(self._path, os.W_OK, effective_ids=True):
+            self._path.unlink(missing_ok=True)  # another user's
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             return os.pwrite(fd, slot[:SLOT_BYTES], SLOT_BYTES * (self._turn % 2))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.spool.disk import FRAME_BYTES, MAX_PENDING_BYTES, VALUE_BYTES
 from gateway.spool.spool import START
 from tests.contract.test_spools import everything
 from tests.faults.promises import MAX_BYTES, Promises, broken, frame, hurry, n_good, opened, size
@@ -248,7 +249,7 @@ async def test_a_read_that_is_refused_at_the_start_loses_nothing_for_ever(tmp_pa
 
 
 async def test_memory_is_bounded_while_the_disk_refuses_and_what_goes_is_counted(tmp_path, disk):
-    wide = 10_000  # rows: a hundred frames of them are the million values that may wait
+    wide = (MAX_PENDING_BYTES // 100 - FRAME_BYTES) // VALUE_BYTES  # rows: a hundred frames of them may wait
     spool = opened(tmp_path / "spool", frames.texts(3, wide))
     disk.refuse = lambda n, call: errno.EIO
     for seq in range(1, 121):

@@ -38,9 +38,10 @@ class Machine:
     """The machine's wall clock and what its kernel says of it, at will."""
 
     def __init__(self, monkeypatch, state):
-        self.state, self.ahead_ns = state, 0
+        self.state, self.ahead_ns, self.asleep_ns = state, 0, 0
         real = clock._machine_offset_ns
         monkeypatch.setattr(clock, "_machine_offset_ns", lambda: real() + self.ahead_ns)
+        monkeypatch.setattr(clock, "_asleep_ns", lambda: self.asleep_ns)
         monkeypatch.setattr(clock, "clock_state", lambda: self.state)
         monkeypatch.setattr(clock, "LOOK_NS", 0)
 
@@ -86,6 +87,19 @@ def test_a_clock_that_was_synchronised_holds_over_and_does_not_follow_steps(monk
     assert (ours.state, round(ours.offset_s)) == ("holdover", 5)
 
 
+@pytest.mark.parametrize("state", ["synced", "holdover", "unsynced", "unknown"])
+def test_stamps_go_on_with_the_time_that_a_machine_has_slept(monkeypatch, state):
+    machine = Machine(monkeypatch, "synced" if state == "holdover" else state)
+    ours = SystemClock()
+    machine.state = "unsynced" if state == "holdover" else state
+    wall_s(ours)
+    ours.news()
+    machine.asleep_ns = machine.ahead_ns = 3600 * NS  # the kernel gives both clocks the same time of a sleep
+    assert wall_s(ours) == pytest.approx(time.time() + 3600, abs=1.0)
+    assert (ours.state, ours.offset_s) == (state, 0.0)
+    assert ours.news() == ["the machine slept for 3600.0 s"]
+
+
 def test_discipline_is_followed_and_no_step(monkeypatch):
     machine = Machine(monkeypatch, "unsynced")
     ours = SystemClock()
@@ -103,7 +117,10 @@ def test_time_goes_on_from_the_last_stamp_where_the_machine_has_forgotten_it(mon
     last = time.time_ns() + 60 * NS
     ours.not_before(last)
     assert last <= ours.wall_ns(ours.monotonic_ns()) < last + NS
-    assert any("behind the last stamp" in one for one in ours.news())
+    told = ours.news()
+    assert any("behind the last stamp" in one for one in told)
+    assert not any("moved" in one for one in told)  # nobody did
+    assert ours.offset_s == pytest.approx(-50 * 365 * 86_400 - 60, abs=1)
     machine.state = "synced"
     other = SystemClock()
     other.not_before(last)

@@ -1,9 +1,11 @@
 """The disk spool and what can happen to it."""
 
+import asyncio
 import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -264,7 +266,7 @@ async def test_a_disk_that_refuses_is_a_state_and_nothing_is_lost(tmp_path, monk
 
 
 async def test_memory_is_bounded_while_the_disk_refuses(tmp_path, monkeypatch):
-    monkeypatch.setattr(disk, "MAX_PENDING_VALUES", 50)
+    monkeypatch.setattr(disk, "MAX_PENDING_BYTES", 10 * (disk.FRAME_BYTES + 5 * disk.VALUE_BYTES))
     spool = opened(tmp_path)
     for _ in range(30):
         spool.append(frames.frame(spool.next_seq))
@@ -272,6 +274,41 @@ async def test_memory_is_bounded_while_the_disk_refuses(tmp_path, monkeypatch):
     assert spool.statistics().dropped == 20
     await spool.commit()
     assert spool.boots() == {1: (21, 30)}
+
+
+def test_frames_of_one_value_take_no_more_memory_than_they_are_counted_for():
+    script = """
+import os
+from pathlib import Path
+from gateway.spool import disk
+from tests.gateway import frames
+def resident(): return os.sysconf("SC_PAGESIZE") * int(Path("/proc/self/statm").read_text().split()[1])
+spool = disk.DiskSpool(Path("/proc/nowhere"), 10_000_000, "cat1", frames.texts(rows=1))
+frame = frames.frame(1, rows=1)
+before = resident()
+for seq in range(1, disk.MAX_PENDING_BYTES // disk.FRAME_BYTES):
+    spool.append(frames.Frame(frame.scan, seq, seq << 32, seq << 32, seq << 32, frame.value, frame.quality, seq << 32))
+print((resident() - before) / disk.MAX_PENDING_BYTES)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert 0.5 < float(found.stdout) < 1.1
+
+
+async def test_a_disk_that_refuses_costs_the_work_for_one_batch_a_commit_however_much_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "MAX_RUN", 10)
+    spool = opened(tmp_path)
+    await fill(spool, 1)
+    encoded, encode = [], disk.encode_block
+    monkeypatch.setattr(
+        disk, "encode_block", lambda cat, block, *rest: encoded.append(len(block)) or encode(cat, block, *rest)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        await fill(spool, 95)
+        assert encoded == [10]
+    await spool.commit()
+    assert encoded[1:] == [10] * 9 + [5]
+    assert [f.seq for f in await unsent(spool)] == list(range(1, 97))
 
 
 def test_kill_minus_nine_loses_nothing_that_was_said_to_be_committed(tmp_path):
@@ -538,7 +575,7 @@ async def test_a_spare_that_was_made_ahead_is_used_after_a_restart(tmp_path):
 
 
 async def test_what_went_while_there_was_no_disk_is_counted_when_there_is_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(disk, "MAX_PENDING_VALUES", 50)
+    monkeypatch.setattr(disk, "MAX_PENDING_BYTES", 10 * (disk.FRAME_BYTES + 5 * disk.VALUE_BYTES))
     (tmp_path / "state").write_bytes(b"in the way")
     spool = opened(tmp_path / "state" / "spool")
     await fill(spool, 30)
@@ -628,3 +665,124 @@ async def test_many_memos_take_their_turns(tmp_path):
     found = opened(tmp_path, 1_000_000).attached()
     assert spool.statistics().state == "ok"
     assert 1 < len(found) < 30
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave files of another user behind")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+async def test_files_of_another_user_are_left_or_replaced_and_what_can_be_read_of_them_is_sent(monkeypatch, umask):
+    before, nobody = os.umask(umask), 65534
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is closed to others
+        folder = Path(name) / "spool"
+        try:
+            spool = opened(folder, 4_000_000)
+            while not (folder / "spare").exists():
+                await fill(spool, 100)
+                await spool.tidy()
+            spool.ack(1, 1, 1)
+            await spool.commit()
+            for path in (folder.parent, folder):
+                os.chown(path, nobody, nobody)
+            os.seteuid(nobody)
+            again = opened(folder, 4_000_000)
+            for _ in range(9):
+                await fill(again, 100)
+                again.ack(again.boot, 1, 1)
+                await again.commit()
+                await again.tidy()
+            assert (again.statistics().state, again.statistics().pending) == ("ok", 0)
+            assert again.boot > 1
+            assert len(await unsent(again)) == 899 + (spool.next_seq - 1 if umask == 0o022 else 0)
+            assert opened(folder, 4_000_000).is_acked(again.boot, 1)
+        finally:
+            os.seteuid(0)
+            os.umask(before)
+
+
+STRANGE = {
+    "a folder": lambda path: (path.mkdir(), (path / "kept").touch()),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to a folder": lambda path: path.symlink_to("/"),
+    "a pipe": os.mkfifo,
+    "of 20 GB": lambda path: os.truncate(path, 20 << 30) if path.touch() is None else None,
+}
+NAMES = ("meta", "cursor", "spare", "0000000001.spool", "0000000002.spool", "0000000002.sealed", "meta.new")
+
+
+@pytest.mark.parametrize("make", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize("name", NAMES)
+async def test_what_stands_where_a_file_belongs_and_is_none_is_put_aside(tmp_path, name, make, caplog):
+    spool = opened(tmp_path)
+    await fill(spool, 3)
+    spool.ack(1, 1, 1)
+    await spool.commit()
+    (tmp_path / name).unlink(missing_ok=True)
+    make(tmp_path / name)
+    again = opened(tmp_path)
+    for _ in range(3):
+        await fill(again, 1)
+        again.ack(again.boot, 1, 1)
+        await again.commit()
+        await again.tidy()
+        assert (again.statistics().state, again.statistics().pending) == ("ok", 0)
+    assert f"{name}.unused1" in {path.name for path in tmp_path.iterdir()}
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
+    last = opened(tmp_path)
+    assert last.boots()[2] == (1, 3)
+    assert last.is_acked(2, 1)
+
+
+async def test_a_cursor_that_cannot_be_written_is_told_once_and_not_with_every_commit(tmp_path, caplog):
+    spool = opened(tmp_path)
+    await fill(spool, 1)
+    (tmp_path / "cursor").mkdir()
+    for seq in range(2, 6):
+        await fill(spool, 1)
+        spool.ack(1, seq, seq)
+        await spool.commit()
+        assert (spool.statistics().state, spool.statistics().pending) == ("failing", 0)
+    (tmp_path / "cursor").rmdir()
+    await spool.commit()
+    assert spool.statistics().state == "ok"
+    assert [r.levelname for r in caplog.records] == ["ERROR", "WARNING"]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+async def test_a_file_that_is_used_again_and_cannot_be_written_takes_no_room_from_another(tmp_path, monkeypatch, code):
+    write, make, refused = files._write_at, files._make_zeroed, []
+
+    def refuse(path, data, at):
+        if at == 0 and not refused:
+            refused.append(path)
+            raise OSError(code, os.strerror(code))
+        write(path, data, at)
+
+    def make_on_a_small_disk(path, header, size):
+        if size + sum(each.stat().st_size for each in tmp_path.iterdir()) > 800_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        make(path, header, size)
+
+    monkeypatch.setattr(files, "_write_at", refuse)
+    monkeypatch.setattr(files, "_make_zeroed", make_on_a_small_disk)
+    spool = opened(tmp_path, 1_000_000)
+    while not refused:
+        await fill(spool, 500)
+    await fill(spool, 1)
+    assert (spool.statistics().state, spool.statistics().pending) == ("ok", 0)
+
+
+async def test_a_cap_that_is_lowered_while_a_file_is_made_ahead_holds(tmp_path, monkeypatch):
+    spool, make, loop = opened(tmp_path, 16_000_000), files._make_zeroed, asyncio.get_running_loop()
+    await fill(spool, 10)
+
+    async def lower():
+        spool.turn_to("cat1", frames.texts(), 1_000_000)
+        await fill(spool, 10)
+
+    def slowly(path, *rest):
+        make(path, *rest)
+        if path.name == "spare" and rest[-1] > 1_000_000:
+            asyncio.run_coroutine_threadsafe(lower(), loop).result()
+
+    monkeypatch.setattr(files, "_make_zeroed", slowly)
+    await spool.tidy()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
