@@ -30,8 +30,10 @@ from gateway.ingest.keep import Patience, keep
 from gateway.ingest.ledger_file import LedgerFile
 from gateway.ingest.repair import ALIVE_S, GRACE_S, Repair
 from gateway.model.corridor import IngestSpec
+from gateway.model.ranges import RangeSet, to_text
 from gateway.wire import topics
 from gateway.wire.client import Client, Message, MqttError, Rejected, keep_connected
+from gateway.wire.ledger import count
 from gateway.wire.strict_json import dumps
 
 log = logging.getLogger(__name__)
@@ -144,7 +146,15 @@ class Ingest:
         try:
             ours, now_s = topics.parse(topic), time.monotonic()
             if ours and ours.leaf == "status":
-                self.ledger.note(ours.address.gateway, payload)
+                replaced = self.ledger.note(ours.address.gateway, payload, is_retained=message.retain)
+                if replaced:
+                    log.warning(
+                        "%s has another spool, which begins anew: forgets boots %s of the old one, of which %d frames"
+                        " never came",
+                        ours.address.gateway,
+                        to_text(RangeSet((row["boot"], row["boot"]) for row in replaced)),
+                        sum(count(row["missing"]) + count(row["gone"]) for row in replaced),
+                    )
                 self.repair.meet(ours.address)
             elif ours and ours.leaf == "reply":
                 self.repair.answer(ours.address.gateway, payload, self.ledger, now_s)

@@ -111,10 +111,13 @@ class Ledger:
                 account.gone.setdefault(why, RangeSet()).add(first, last)
         self._touch((gateway, boot))
 
-    def note(self, gateway: str, payload: bytes) -> None:
+    def note(self, gateway: str, payload: bytes, *, is_retained: bool = False) -> list[GatewayReport]:
         """Take a gateway's status; raises ValueError for anything else.
 
-        A Last Will was written when the gateway connected, so it is old news unless it names later frames.
+        A Last Will was written when the gateway connected, so it is old news unless it names later frames. One that is
+        online and not retained is the gateway's present word: what it says of later boots, or of more frames of this
+        one, than it has given is of another spool, which was replaced. Returns what those accounts said at last; they
+        are forgotten, since the new spool gives their numbers again.
         """
         try:
             raw = loads(payload)
@@ -127,6 +130,12 @@ class Ledger:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a status: {error!r}") from None
         known = self.statuses.get(gateway)
+        replaced: list[GatewayReport] = []
+        if status.is_online and not is_retained and (replaced := self._replaced(gateway, status, known)):
+            for row in replaced:
+                del self.accounts[gateway, row["boot"]]
+                self._touch((gateway, row["boot"]))
+            known = None
         if known and not status.is_online and _committed(status) <= _committed(known):
             status = replace(known, is_online=False)
         elif absent or committed_ns > 0:
@@ -140,6 +149,15 @@ class Ledger:
             self.statuses[gateway] = status
             self._touch(gateway)
             self._forget_old(gateway)
+        return replaced
+
+    def _replaced(self, gateway: str, status: Status, known: Status | None) -> list[GatewayReport]:
+        """Return the accounts that cannot be of the spool of which this status speaks."""
+        (boot, last), (boot_before, last_before) = _committed(status), _committed(known) if known else (0, 0)
+        is_anew = boot < boot_before or (boot == boot_before and 0 < last < last_before)
+        first = boot if is_anew else boot + 1
+        boots = sorted(boot for who, boot in self.accounts if who == gateway and boot >= first)
+        return [compare(gateway, boot, self.accounts[gateway, boot], known) for boot in boots]
 
     def report(self) -> Report:
         """Return what is missing and what is gone."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable
 
 import pytest
 
 from gateway.ingest import repair
+from tests import servers
 from tests.faults.goals import Show
 from tests.faults.scene import Chain, chain
 from tests.faults.test_outage import is_repaired
@@ -53,6 +55,26 @@ async def test_a_subscriber_that_overflows_gets_the_rest_from_the_spool(tmp_path
     async with chain(tmp_path, "max_queued_messages 5") as at:
         await repaired(at, lambda: None)
         show(await at.goal("queue of the broker overflows", 1))
+
+
+@pytest.mark.slow
+async def test_a_gateway_whose_card_was_replaced_is_complete_again_and_so_is_its_account(tmp_path):
+    async with chain(tmp_path) as at, at.ingest():
+        for _ in range(2):
+            at.gateway.start()
+            await at.commits(LOAD)
+            await at.caught_up()
+            await asyncio.to_thread(at.gateway.stop)
+        shutil.rmtree(at.gateway.state)
+        at.gateway.log.rename(tmp_path / "old_card.log")
+        at.gateway.start()
+        await at.commits(LOAD)
+        await servers.until(lambda: set(at.stored(tmp_path / "in1")) == {1})
+        await at.finish()
+        (held,) = at.held()[1]
+        assert list(at.stored(tmp_path / "in1")[1]) == [held]
+        rows = await at.rows()
+        assert all(rows.get(row) == values for row, values in at.in_spool())
 
 
 @pytest.mark.slow  # a status tells every 10 s what the broker has had

@@ -170,6 +170,38 @@ def test_a_last_will_is_old_news() -> None:
     assert ledger.statuses["gw"].boot == 8
 
 
+def test_a_spool_that_was_replaced_gives_its_numbers_again() -> None:
+    """A new card: what is lost of its boot 1 must not count as stored because of the old one's."""
+    ledger = Ledger()
+    ledger.add([stored((1, 500), boot=1), stored((1, 90), (95, 99), boot=2)])
+    ledger.note("gw", status({1: (1, 500), 2: (1, 99)}, boot=2))
+    (old, newer) = ledger.note("gw", status({1: (1, 30)}, boot=1))
+    assert (old["boot"], newer["boot"], newer["missing"]) == (1, 2, [(91, 94)])
+    ledger.add([stored((1, 20), boot=1)])
+    assert [each["boot"] for each in ledger.report()["gateways"]] == [1]
+    assert row(ledger, 1)["missing"] == [(21, 30)]
+
+
+def test_a_spool_that_was_replaced_within_its_first_boot_is_noticed_by_what_it_has_committed() -> None:
+    ledger = Ledger()
+    ledger.add([stored((1, 500), boot=1)])
+    ledger.note("gw", status({1: (1, 500)}, boot=1))
+    assert not ledger.note("gw", status({1: (40, 500)}, boot=1))
+    assert not ledger.note("gw", status({1: (40, 500)}, boot=1, state="offline"))
+    assert ledger.note("gw", status({1: (1, 30)}, boot=1))
+    assert row(ledger, 1)["missing"] == [(1, 30)]
+
+
+@pytest.mark.parametrize(("state", "is_retained"), [("online", True), ("offline", False)])
+def test_an_old_word_of_a_gateway_replaces_no_spool(state: str, is_retained: bool) -> None:
+    """A broker that begins from what it wrote half an hour ago says again what was true then."""
+    ledger = Ledger()
+    ledger.add([stored((1, 500), boot=1), stored((1, 99), boot=2)])
+    ledger.note("gw", status({1: (1, 500), 2: (1, 99)}, boot=2))
+    assert not ledger.note("gw", status({1: (1, 300)}, boot=1, state=state), is_retained=is_retained)
+    assert row(ledger, 2)["complete_to"] == 99
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -261,7 +293,7 @@ def test_against_plain_sets(
     ledger = Ledger()
     entry = Entry("gw", 7, kept, parked)
     ledger.add([entry])
-    ledger.note("gw", status({7: spool} if spool else {}, boot=running))
+    ledger.note("gw", status({7: spool} if spool else {}, boot=running), is_retained=True)
     once = ledger.report()
     ledger.add([entry, entry])
     assert ledger.report() == once, "idempotent"
