@@ -3,7 +3,8 @@
 live      as they are read: per device one message in flight, then a short rest
 backlog   what is committed and not acknowledged, oldest first. It gets as many bytes of the link as come back
           acknowledged within a moment, so that a live frame never waits long behind it, however thin the link is
-parked    what the broker refuses: its device rests, longer each time, and its frames wait in the spool
+parked    what the broker refuses: its device rests, longer each time, and its frames wait in the spool. The backlog
+          passes them by, without a list of them, and begins again once the broker takes a frame of the device
 """
 
 from __future__ import annotations
@@ -48,12 +49,16 @@ SHRINKING: Final = 0.6
 FORGETTING: Final = 1.002  # with every message the quickest way known counts for less: links change
 PAUSE_FIRST_S: Final = 1.0  # of a device whose data the broker refuses, doubling
 PAUSE_CAP_S: Final = 300.0
+MISSED_SOON: Final = 2  # live frames within one pause: the next comes within as long
 NO_SUBSCRIBER: Final = 0x10  # MQTT 5, 3.4.2.1: accepted, and nobody has subscribed
 
 
 @dataclass(slots=True)
 class DeliveryCounters:
-    """Messages since the process started; parked: frames that the broker refuses now; unheard: nobody subscribed."""
+    """Messages since the process started; unheard: nobody subscribed.
+
+    parked  frames that the backlog has passed by since it began, because the broker refuses their device now
+    """
 
     published: int = 0
     acknowledged: int = 0
@@ -67,8 +72,9 @@ class _Lane:
     """The live lane of one device: frames that wait, and whether a message is on its way or the lane rests.
 
     catalog     of its frames: a device that is configured no longer keeps the one that knew it
-    parked      boot -> frames of the device that the broker has refused
     opens_at_s  until then nothing of it is sent, and pause_s is how long that will be the next time
+    passed_by   how many of the parked frames are its own;  is_behind  whether there are any that the backlog is beyond
+    missed      live frames that came meanwhile: of some that come soon the next will show whether the broker takes them
     """
 
     topic: str
@@ -76,9 +82,11 @@ class _Lane:
     waiting: deque[tuple[int, bytes]] = field(default_factory=deque)
     busy: bool = False
     rests_until_s: float = 0.0
-    parked: dict[int, RangeSet] = field(default_factory=dict)
     opens_at_s: float = 0.0
     pause_s: float = PAUSE_FIRST_S
+    passed_by: int = 0
+    is_behind: bool = False
+    missed: int = 0
 
 
 @dataclass(slots=True)
@@ -153,7 +161,7 @@ class Publisher:
         self._client: Client | None = None
         self.connected = asyncio.Event()  # a broker is there and takes frames
         self._acked: list[int] = []  # by the broker, but not yet booked
-        self._busy: dict[int, RangeSet] = {}  # boot -> frames on their way in either lane, or parked
+        self._busy: dict[int, RangeSet] = {}  # boot -> frames on their way in either lane
         self._position = START
         self._is_rewound = False  # the backlog has to begin again: it has passed by a frame that is now wanted
         self._resends: list[Resend] = []
@@ -161,7 +169,9 @@ class Publisher:
 
     def turn_to(self, devices: Sequence[str], gone: Collection[int], catalog: str) -> None:
         """Take frames of more devices, by number; what still waits of those that are gone goes out as before."""
+        self._is_rewound = True  # no live frame will show any more whether what is gone is taken again
         for number, lane in enumerate(self._lanes):
+            lane.missed = 0
             if number not in gone:
                 lane.catalog = catalog
         for name in devices[len(self._lanes) :]:
@@ -175,7 +185,8 @@ class Publisher:
             return
         lane = self._lanes[device]
         if lane.opens_at_s:
-            return  # refused: the backlog will try it again
+            lane.missed += 1
+            return
         lane.waiting.append((seq, line))
         self._claim(seq)
         if len(lane.waiting) > LIVE_FRAMES:
@@ -220,7 +231,8 @@ class Publisher:
                 self._accepted(lane, code)
                 self._book_later(seqs)
             else:
-                self._refuse(lane, self._spool.boot, seqs, code)
+                self._refuse(lane, code)
+                self._give_back(lane, self._spool.boot, seqs)
             loop = asyncio.get_running_loop()
             lane.rests_until_s = loop.time() + min(max(REST_S, REST_PER_FRAME_S * len(seqs)), REST_MAX_S)
             if self._client is client and lane.waiting:
@@ -270,55 +282,63 @@ class Publisher:
     def _accepted(self, lane: _Lane, code: int) -> None:
         self.counters.acknowledged += 1
         self.counters.unheard += code == NO_SUBSCRIBER
+        self._is_rewound |= lane.is_behind and not lane.opens_at_s
         if lane.pause_s > PAUSE_FIRST_S:
             lane.pause_s = PAUSE_FIRST_S
             self.refusals.pop(_device_of(lane), None)
             log.info("broker takes data of %s again", _device_of(lane))
 
-    def _refuse(self, lane: _Lane, boot: int, seqs: Sequence[int], code: int) -> None:
-        """Park the frames of a refused message, and let their device rest: they are not tried in a hot loop."""
+    def _refuse(self, lane: _Lane, code: int) -> None:
+        """Let the device of a refused message rest: its frames are not tried in a hot loop."""
         device = _device_of(lane)
         self.counters.refused += 1
         if self.refusals.get(device) != code:
             self.refusals[device] = code
             log.error("broker refuses data of %s: PUBACK 0x%02x; the frames wait in the spool", device, code)
-        frames = RangeSet(as_ranges(seqs))
-        while lane.waiting:
-            frames.add(lane.waiting.popleft()[0])
-        self._park(lane, boot, frames)
+        self._give_back(lane, self._spool.boot, [seq for seq, _ in lane.waiting])
+        lane.waiting.clear()
         if not lane.opens_at_s:
             loop = asyncio.get_running_loop()
             lane.opens_at_s = loop.time() + lane.pause_s
-            loop.call_at(lane.opens_at_s, self._unpark, lane)
+            loop.call_at(lane.opens_at_s, self._open, lane)
             lane.pause_s = min(2 * lane.pause_s, PAUSE_CAP_S)
 
-    def _park(self, lane: _Lane, boot: int, frames: RangeSet) -> None:
-        parked = lane.parked.setdefault(boot, RangeSet())
-        self.counters.parked += parked.missing_from(frames).total
+    def _give_back(self, lane: _Lane, boot: int, seqs: Sequence[int]) -> None:
+        """Leave frames that were on their way to the spool."""
+        lane.is_behind = True
+        frames = RangeSet(as_ranges(seqs))
         for first, last in frames:
-            parked.add(first, last)
-            self._busy.setdefault(boot, RangeSet()).add(first, last)
+            self._busy.setdefault(boot, RangeSet()).discard(first, last)
         self._settle(boot, RangeSet(), frames)
 
-    def _unpark(self, lane: _Lane) -> None:
-        """Let the backlog try what was refused once more."""
+    def _pass_by(self, lane: _Lane, boot: int, seqs: Sequence[int]) -> None:
+        """Leave frames of the backlog to the spool."""
+        self._give_back(lane, boot, seqs)
+        lane.passed_by += len(seqs)
+        self.counters.parked += len(seqs)
+
+    def _open(self, lane: _Lane) -> None:
+        """Try what was refused once more: with the next live frame, or with the backlog where there is none."""
         lane.opens_at_s = 0.0
-        for boot, parked in lane.parked.items():
-            self.counters.parked -= parked.total
-            for first, last in parked:
-                self._busy[boot].discard(first, last)
-        lane.parked.clear()
-        self._is_rewound = True
+        self.counters.parked -= lane.passed_by
+        lane.passed_by = 0
+        self._is_rewound |= lane.missed < MISSED_SOON
+        lane.missed = 0
+
+    def _rewind(self) -> None:
+        """Let the backlog begin again."""
+        self._position, self._is_rewound = START, False
+        self.counters.parked = 0
+        for lane in self._by_device.values():
+            lane.passed_by, lane.is_behind = 0, False
 
     async def run(self, client: Client) -> None:
         """Bring live frames and the backlog over this connection until it is lost."""
         self._busy.clear()
-        self._position, self._is_rewound = START, False
+        self._rewind()
         for lane in self._by_device.values():
             lane.waiting.clear()
-            lane.parked.clear()
             lane.busy = False
-        self.counters.parked = 0
         self._client = client
         self.connected.set()
         try:
@@ -333,7 +353,7 @@ class Publisher:
         window = _Window()
         while True:
             if self._is_rewound:
-                self._position, self._is_rewound = START, False
+                self._rewind()
             end = self._spool.end()
             found = await self._spool.unsent(self._position, self._on_its_way)
             if found is None:
@@ -356,6 +376,10 @@ class Publisher:
             lines: deque[tuple[int, bytes]] = deque()
             size = 0
             topic = self._address.device(device, "data")
+            lane = self._by_device.setdefault(device, _Lane(topic, found.catalog))
+            if lane.opens_at_s:
+                self._pass_by(lane, found.boot, [seq for seq, _, _ in frames])
+                continue
             for k, (seq, scan, row) in enumerate(frames):
                 value, quality = found.block.cells[scan]
                 writer = self._writer(found.texts[scan])
@@ -378,11 +402,11 @@ class Publisher:
     async def _send_backlog(
         self, client: Client, window: _Window, found: Unsent, device: str, frames: list[tuple[int, bytes]]
     ) -> None:
-        lane = self._by_device.setdefault(device, _Lane(self._address.device(device, "data"), found.catalog))
+        lane = self._by_device[device]
         seqs = [seq for seq, _ in frames]
         under_way = RangeSet(as_ranges(seqs))
         if lane.opens_at_s:
-            self._park(lane, found.boot, under_way)
+            self._pass_by(lane, found.boot, seqs)
             return
         payload = message(found.boot, found.catalog, frames)
         loop = asyncio.get_running_loop()
@@ -395,7 +419,8 @@ class Publisher:
                 self._accepted(lane, code)
                 self._acknowledge(found.boot, under_way)
             else:
-                self._refuse(lane, found.boot, seqs, code)
+                self._refuse(lane, code)
+                self._pass_by(lane, found.boot, seqs)
 
         client.send(lane.topic, payload, acked)
         busy = self._busy.setdefault(found.boot, RangeSet())

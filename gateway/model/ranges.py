@@ -14,6 +14,9 @@ class RangeSet:
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         self._first: list[int] = []
         self._last: list[int] = []
+        if isinstance(ranges, RangeSet):
+            self._first[:], self._last[:] = ranges._first, ranges._last
+            return
         for first, last in ranges:
             self.add(first, last)
 
@@ -65,6 +68,14 @@ class RangeSet:
     def total(self) -> int:
         """How many numbers the set holds; not __len__, which list() would reserve memory for."""
         return sum(self._last) - sum(self._first) + len(self._first)
+
+    def count(self, first: int, last: int) -> int:
+        """Return how many of first..last are in the set; quick also for a set in tatters."""
+        i, j = bisect_left(self._last, first), bisect_right(self._first, last)
+        if i >= j:
+            return 0
+        inside = sum(self._last[i:j]) - sum(self._first[i:j]) + j - i
+        return inside - max(0, first - self._first[i]) - max(0, self._last[j - 1] - last)
 
     def __bool__(self) -> bool:
         return bool(self._first)

@@ -110,7 +110,8 @@ class Accounts:
     def unsent(self) -> int:
         """How many frames are held that the broker has not."""
         with self._guard:
-            return sum(self._acked.get(boot, _NOTHING).missing_from(held).total for boot, held in self._held.items())
+            acked = [self._acked.get(boot, _NOTHING).count(*span) for boot, held in self._held.items() for span in held]
+            return sum(held.total for held in self._held.values()) - sum(acked)
 
     def spans(self) -> dict[int, tuple[int, int]]:
         """Return the first and last frame held of every boot."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,9 +130,9 @@ class Cursor:
     def write(self, acked: Ranges, again: Ranges) -> int:
         """Write into the slot whose turn it is, not synced; returns how many bytes. Raises OSError."""
         self._turn += 1
-        slot = self._slot(_texts(acked), _texts(again))
+        slot = self._slot(_texts(acked, SLOT_BYTES // 2), _texts(again, SLOT_BYTES // 2))
         if len(slot) > SLOT_BYTES:
-            slot = self._slot(*({b: to_text(list(r)[:MAX_RANGES]) for b, r in each.items()} for each in (acked, again)))
+            slot = self._slot(_texts(acked, MAX_RANGES), _texts(again, MAX_RANGES))
         if not os.access(self._path, os.W_OK, effective_ids=True):
             self._path.unlink(missing_ok=True)  # another user's
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -143,8 +145,9 @@ class Cursor:
         return _sealed(json.dumps({"turn": self._turn, "acked": acked, "again": again}).encode()) + b"\n"
 
 
-def _texts(ranges: Ranges) -> dict[int, str]:
-    return {boot: to_text(each) for boot, each in ranges.items() if each}
+def _texts(ranges: Ranges, most: int = sys.maxsize) -> dict[int, str]:
+    """Return ranges as text; of those of one boot the lowest, no more than `most`."""
+    return {boot: to_text(islice(each, most)) for boot, each in ranges.items() if each}
 
 
 def _ranges(texts: Mapping[str, str]) -> dict[int, RangeSet]:

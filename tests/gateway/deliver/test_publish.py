@@ -10,6 +10,7 @@ from drivers.quality import BAD
 from gateway.deliver import publish
 from gateway.deliver.publish import Publisher, Resend
 from gateway.model.ranges import RangeSet
+from gateway.spool.disk import DiskSpool
 from gateway.spool.memory import MemorySpool
 from gateway.wire.client import MqttError
 from gateway.wire.frame_lines import LineWriter
@@ -321,6 +322,65 @@ async def test_frames_of_a_refused_device_wait_in_the_spool_and_nobody_elses():
             broker.answer()
         await settle()
         assert {s for s in range(1, 12) if rig.spool.is_acked(1, s)} == {3, 5, 7, 9, 11}
+
+
+async def test_what_is_refused_for_long_is_not_read_again_and_again(monkeypatch):
+    rig, read = Rig(), []
+    for _ in range(100):
+        rig.frame(0)
+    unsent = rig.spool.unsent
+
+    async def counted(*arguments):
+        found = await unsent(*arguments)
+        read.extend(found.wanted if found else ())
+        return found
+
+    monkeypatch.setattr(rig.spool, "unsent", counted)
+    lane = rig.publisher._lanes[0]
+    async with rig.session() as broker:
+        for _ in range(20):
+            lane.pause_s = 0.01
+            broker.answer(0x87)
+            await until(lambda: lane.opens_at_s)
+            for _ in range(3):
+                rig.frame(0)
+                await settle()
+            await until(lambda: not lane.opens_at_s)
+            rig.frame(0)
+            await until(lambda: broker.sent)
+        assert len(read) < 100 + 20 * 4 + 100  # and once more, because of the first pauses
+        assert rig.publisher.counters.parked <= rig.spool.statistics().unsent == 180
+
+        async def accepted():
+            broker.answer()
+            return not rig.spool.statistics().unsent
+
+        async with asyncio.timeout(10):
+            while not await accepted():
+                await asyncio.sleep(0.001)
+        assert rig.publisher.counters.parked == 0
+
+
+async def test_live_frames_behind_a_refused_message_of_an_earlier_boot_are_not_forgotten(tmp_path):
+    rig = Rig()
+    before = DiskSpool(tmp_path, 10_000_000, "cat1", frames.texts())
+    before.append(frames.frame(1, 0))
+    await before.close()
+    rig.spool = DiskSpool(tmp_path, 10_000_000, "cat1", frames.texts())
+    rig.publisher = Publisher(HERE, ["d0", "d1", "d2"], rig.spool, "cat1")
+    rig.publisher._lanes[0].pause_s = 0.01
+    async with rig.session() as broker:
+        await until(lambda: broker.sent)
+        (_, _, refuse) = broker.sent.pop()
+        for _ in range(2):
+            rig.frame(0)
+            await settle()
+        await rig.spool.commit()
+        refuse(0x87)  # one live frame is on its way, one waits
+        while rig.spool.statistics().unsent:
+            await until(lambda: broker.sent)
+            broker.answer()
+            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,18 @@ def test_missing_is_the_difference(have: list[tuple[int, int]], whole: list[tupl
     check(RangeSet(have).missing_from(RangeSet(whole)), numbers(whole) - numbers(have))
 
 
+@given(many, spans)
+def test_count_of_a_span(ranges: list[tuple[int, int]], span: tuple[int, int]) -> None:
+    assert RangeSet(ranges).count(*span) == len(numbers(ranges) & numbers([span]))
+
+
+@given(many)
+def test_a_copy_goes_its_own_way(ranges: list[tuple[int, int]]) -> None:
+    found = RangeSet(ranges)
+    RangeSet(found).add(100)
+    check(found, numbers(ranges))
+
+
 @given(many)
 def test_text_and_back(ranges: list[tuple[int, int]]) -> None:
     assert RangeSet(from_text(to_text(RangeSet(ranges)))) == RangeSet(ranges)
