@@ -322,18 +322,20 @@ async def test_what_a_meter_refuses_is_known_to_the_next_run(tmp_path):
     counted = []
     async with Fleet([meter], seed=1) as fleet:
         config = write_config(tmp_path, 1, fleet.ports["skid"], [(p.name, p.type, p.address) for p in points])
+        learnt = tmp_path / "gw" / "learnt.json"
         for _ in range(2):
             before = fleet.statistics()["exceptions"]["d1"]
             asked = fleet.statistics()["requests"]["d1"]
             with corridor("run", config, "--state", tmp_path / "gw", log=tmp_path / "run.log") as child:
                 async with asyncio.timeout(30):
-                    while fleet.statistics()["requests"]["d1"] < asked + 30:
+                    while fleet.statistics()["requests"]["d1"] < asked + 30 or not learnt.exists():
                         await asyncio.sleep(0.05)
                 child.send_signal(signal.SIGTERM)
                 assert await asyncio.to_thread(child.wait, 20) == 0
             counted.append(fleet.statistics()["exceptions"]["d1"] - before)
-    learnt = json.loads((tmp_path / "gw" / "learnt.json").read_text())["devices"]["d1"]
-    assert learnt["refused"] == [{"function": "holding", "start": 7, "count": 1}]
+    assert json.loads(learnt.read_text())["devices"]["d1"]["refused"] == [
+        {"function": "holding", "start": 7, "count": 1}
+    ]
     assert counted[0] > 0
     assert counted[1] == 0
 
